@@ -1,0 +1,42 @@
+//! How the decisions see a packet: bytes at offsets, which may not be there.
+
+/// Read access to a packet from its Ethernet header on.
+pub trait PacketRead {
+    /// Bytes of the whole packet, also of those that [`Self::read`] must first fetch.
+    fn length(&self) -> u32;
+
+    /// The `N` bytes at `offset`, or `None` where the packet is shorter.
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+/// Write access; never changes the length.
+pub trait PacketWrite: PacketRead {
+    /// Replaces the bytes at `offset`; `None`, and no change, where the packet is shorter.
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()>;
+}
+
+/// A whole packet in memory, for the host.
+#[derive(Debug)]
+pub struct Frame<'a>(pub &'a mut [u8]);
+
+fn range(offset: u32, length: usize) -> Option<core::ops::Range<usize>> {
+    let start = usize::try_from(offset).ok()?;
+    Some(start..start.checked_add(length)?)
+}
+
+impl PacketRead for Frame<'_> {
+    fn length(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.get(range(offset, N)?)?.try_into().ok()
+    }
+}
+
+impl PacketWrite for Frame<'_> {
+    fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
+        self.0.get_mut(range(offset, N)?)?.copy_from_slice(&bytes);
+        Some(())
+    }
+}

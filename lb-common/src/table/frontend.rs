@@ -1,0 +1,174 @@
+//! `FRONTENDS`: address, port and protocol that a client dials → the service port behind it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::family::MappedAddress;
+use crate::flow::Protocol;
+
+/// Key of `FRONTENDS`. Written by the agent only.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Eq,
+    FromBytes,
+    Hash,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+    Ord,
+    PartialEq,
+    PartialOrd,
+)]
+#[repr(C)]
+pub struct FrontendKey {
+    /// Mapped address in network order.
+    address: MappedAddress,
+    /// Port in network order; 0 in the entry that says "this is a service address".
+    port: [u8; 2],
+    /// IANA protocol number; 0 in the entry that says "this is a service address".
+    protocol: u8,
+    /// Always 0: hash maps compare every byte.
+    reserved: u8,
+}
+
+impl FrontendKey {
+    /// The key of a port of a service address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(address: MappedAddress, port: u16, protocol: Protocol) -> Self {
+        Self {
+            address,
+            port: port.to_be_bytes(),
+            protocol: protocol.number(),
+            reserved: 0,
+        }
+    }
+
+    /// The key that says of `address` that it is a service address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn service_address(address: MappedAddress) -> Self {
+        Self {
+            address,
+            port: [0; 2],
+            protocol: 0,
+            reserved: 0,
+        }
+    }
+
+    /// The mapped address.
+    #[inline(always)]
+    pub const fn address(&self) -> MappedAddress {
+        self.address
+    }
+
+    /// The port in host order, 0 for a service address.
+    #[inline(always)]
+    pub const fn port(&self) -> u16 {
+        u16::from_be_bytes(self.port)
+    }
+
+    /// The protocol, `None` for a service address.
+    #[inline(always)]
+    pub const fn protocol(&self) -> Option<Protocol> {
+        Protocol::from_number(self.protocol)
+    }
+
+    /// 32 bits of the key that its value repeats. Independent of the kernel's own hash, so that a
+    /// reader who was handed another key's value notices.
+    #[inline(always)]
+    pub const fn fingerprint(&self) -> u32 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.address;
+        let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+        let [port_high, port_low] = self.port;
+        let rest = u64::from_be_bytes([0, 0, 0, 0, 0, port_high, port_low, self.protocol]);
+        let mixed = crate::hash::mix(crate::hash::mix(high, low), rest);
+        crate::hash::upper(mixed)
+    }
+}
+
+/// What kind of address a client dialled.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum FrontendKind {
+    /// Not a port: the address belongs to a service (refuse or echo).
+    ServiceAddress = 0,
+    /// `spec.clusterIPs`.
+    ClusterIp = 1,
+    /// `spec.ports[].nodePort` (wildcard entry).
+    NodePort = 2,
+    /// `spec.externalIPs`.
+    ExternalIp = 3,
+    /// `status.loadBalancer.ingress[].ip`.
+    LoadBalancer = 4,
+}
+
+/// Value of `FRONTENDS`, one word.
+///
+/// ```text
+///  63            32 31      28 27  24 22        21              0
+/// | fingerprint    | flags    | kind | ready ep | service index  |
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FrontendValue(pub u64);
+
+const INDEX_MASK: u64 = 0x3f_ffff;
+const READY_BIT: u64 = 1 << 22;
+const KIND_SHIFT: u32 = 24;
+
+impl FrontendValue {
+    /// The value of `key`. `has_ready` matters for a service address only: whether an echo request
+    /// to it is answered.
+    #[must_use]
+    pub fn new(key: &FrontendKey, kind: FrontendKind, service_index: u32, has_ready: bool) -> Self {
+        let ready = if has_ready { READY_BIT } else { 0 };
+        let kind = match kind {
+            FrontendKind::ServiceAddress => 0,
+            FrontendKind::ClusterIp => 1,
+            FrontendKind::NodePort => 2,
+            FrontendKind::ExternalIp => 3,
+            FrontendKind::LoadBalancer => 4_u64,
+        };
+        Self(
+            u64::from(key.fingerprint()) << 32
+                | kind << KIND_SHIFT
+                | ready
+                | (u64::from(service_index) & INDEX_MASK),
+        )
+    }
+
+    /// Whether this is the value of `key`: if not, the element was reused under the reader's eyes.
+    #[inline(always)]
+    pub const fn belongs_to(self, key: &FrontendKey) -> bool {
+        crate::hash::upper(self.0) == key.fingerprint()
+    }
+
+    /// Index into `SERVICES`; 0 for a service address.
+    #[inline(always)]
+    pub const fn service_index(self) -> u32 {
+        crate::hash::lower(self.0 & INDEX_MASK)
+    }
+
+    /// Whether any service port of this address has a ready endpoint.
+    #[inline(always)]
+    pub const fn has_ready(self) -> bool {
+        self.0 & READY_BIT != 0
+    }
+
+    /// The kind, `None` for a number that this version does not know.
+    #[inline(always)]
+    pub const fn kind(self) -> Option<FrontendKind> {
+        match (self.0 >> KIND_SHIFT) & 0xf {
+            0 => Some(FrontendKind::ServiceAddress),
+            1 => Some(FrontendKind::ClusterIp),
+            2 => Some(FrontendKind::NodePort),
+            3 => Some(FrontendKind::ExternalIp),
+            4 => Some(FrontendKind::LoadBalancer),
+            _ => None,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<FrontendKey>() == 20);

@@ -1,0 +1,52 @@
+//! How the decisions see the kernel tables: pinned maps in the kernel and in `steerage explain`,
+//! ordinary collections in tests.
+
+use crate::family::Family;
+use crate::flows::Buckets;
+use crate::table::backend::BackendRecord;
+use crate::table::fragment::{FragmentKey, FragmentPorts};
+use crate::table::frontend::FrontendKey;
+use crate::table::service::{Audience, ServiceWord};
+
+/// Every table that a decision may read or write.
+pub trait Tables {
+    /// The flow table of one family.
+    type Flows<F: Family>: Buckets<F>;
+
+    /// Word `word` of `CONFIG`, 0 beyond its end.
+    fn config(&self, word: u32) -> u64;
+
+    /// The value of `key` in `FRONTENDS`.
+    fn frontend(&self, key: &FrontendKey) -> Option<u64>;
+
+    /// The word of a service for one audience.
+    fn service(&self, index: u32, audience: Audience) -> Option<ServiceWord>;
+
+    /// Word `word` of `ARENA`.
+    fn arena(&self, word: u32) -> Option<u64>;
+
+    /// The record at `index` of `BACKENDS`.
+    fn backend(&self, index: u32) -> Option<BackendRecord>;
+
+    /// Word `word` of `SERVICE_FILTER`, all ones beyond its end.
+    fn service_filter(&self, word: u32) -> u64;
+
+    /// Word `word` of `BACKEND_FILTER`, all ones beyond its end.
+    fn backend_filter(&self, word: u32) -> u64;
+
+    /// The flow table.
+    fn flows<F: Family>(&self) -> Self::Flows<F>;
+
+    /// The ports remembered for a fragmented packet.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+
+    /// Remembers the ports of a fragmented packet.
+    fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts);
+
+    /// Whether `client`, on whose device the program runs, and `backend` are ports of one bridge:
+    /// then packets between them are bridged, not routed, in both directions.
+    fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool;
+
+    /// 32 random bits, for the choice of a source port.
+    fn random(&self) -> u32;
+}
