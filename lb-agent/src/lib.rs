@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Steerage's node agent: keeps the kernel tables equal to the Kubernetes API.
+//!
+//! ```text
+//! source ─► model ─► plan (pure) ─► diff ─► dataplane trait ─► maps
+//!                      ▲                          └► in-memory fake
+//!       node, devices ─┘        sweep · command line read snapshots
+//! ```
+
+#![deny(unsafe_code)]
+
+pub mod dataplane;
+pub mod model;

@@ -1,0 +1,158 @@
+//! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
+//! memory that fails when told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::backend::BackendRecord;
+use lb_common::table::filter::FilterBit;
+use lb_common::table::frontend::{FrontendKey, FrontendValue};
+use lb_common::table::service::{Audience, ServiceWord};
+
+/// One change to one table. A list of them is applied in order, and after each the datapath is
+/// sound: that is what the planner's order is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Write {
+    /// Writes a backend's record, or only its flags where the id stays.
+    SetBackend {
+        /// Its id.
+        id: BackendId,
+        /// The record, of the id's generation.
+        record: BackendRecord,
+    },
+    /// Empties a backend's record; its index may be used again only after quarantine.
+    ClearBackend {
+        /// Index into `BACKENDS`.
+        index: u32,
+    },
+    /// Writes a region that no service names.
+    WriteRegion {
+        /// Where it begins, in words.
+        offset: u32,
+        /// Header, ids and slots.
+        words: Vec<u64>,
+    },
+    /// Points one audience of a service at a region, by one store. Offset 0 takes the service out.
+    SetService {
+        /// Index into `SERVICES`.
+        index: u32,
+        /// Whose word.
+        audience: Audience,
+        /// The new word.
+        word: ServiceWord,
+    },
+    /// Marks an address as one that may be a service's.
+    MarkService(FilterBit),
+    /// Marks an address as one that may be a backend's.
+    MarkBackend(FilterBit),
+    /// Publishes a frontend, or replaces its value.
+    SetFrontend {
+        /// What clients dial.
+        key: FrontendKey,
+        /// The service behind it.
+        value: FrontendValue,
+    },
+    /// Takes a frontend away.
+    RemoveFrontend {
+        /// What clients dialled.
+        key: FrontendKey,
+    },
+    /// Sets a word of `CONFIG`.
+    SetConfig {
+        /// Which word.
+        word: u32,
+        /// Its value.
+        value: u64,
+    },
+}
+
+/// Sizes of the tables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Capacity {
+    /// Elements of `FRONTENDS`.
+    pub frontends: u32,
+    /// Elements of `SERVICES`, index 0 included, which is never used.
+    pub services: u32,
+    /// Words of `ARENA`; word 0 is never used.
+    pub arena_words: u32,
+    /// Elements of `BACKENDS`, index 0 included, which is never used.
+    pub backends: u32,
+}
+
+/// What the tables hold, read back: where an agent that starts again begins.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Actual {
+    /// All of `FRONTENDS`.
+    pub frontends: BTreeMap<FrontendKey, FrontendValue>,
+    /// The used elements of `SERVICES`: index → word of [`Audience::Internal`] and
+    /// [`Audience::External`].
+    pub services: BTreeMap<u32, [ServiceWord; 2]>,
+    /// The regions those words name: offset → words.
+    pub regions: BTreeMap<u32, Vec<u64>>,
+    /// The used elements of `BACKENDS`.
+    pub backends: BTreeMap<u32, BackendRecord>,
+    /// All of `CONFIG`.
+    pub config: Vec<u64>,
+}
+
+/// Ids that live flows name: what must not be given to another yet.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct InUse {
+    /// Services.
+    pub services: BTreeSet<ServiceId>,
+    /// Backends.
+    pub backends: BTreeSet<BackendId>,
+}
+
+/// A write or read that the kernel (or the fake) refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A table has no room: raise its size in the settings. Existing entries are untouched.
+    #[error("table {table} is full ({capacity} entries): raise its size in the settings")]
+    Full {
+        /// The table's name.
+        table: &'static str,
+        /// Its size.
+        capacity: u32,
+    },
+    /// A write outside a table: a bug of the planner.
+    #[error("index {index} is outside of table {table} ({capacity} entries)")]
+    OutOfRange {
+        /// The table's name.
+        table: &'static str,
+        /// What was asked for.
+        index: u32,
+        /// Its size.
+        capacity: u32,
+    },
+    /// A system call failed; it may succeed when tried again.
+    #[error("{operation} on table {table}: {source}")]
+    Kernel {
+        /// What was tried.
+        operation: &'static str,
+        /// The table's name.
+        table: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The kernel tables.
+pub trait Dataplane {
+    /// Sizes of the tables.
+    fn capacity(&self) -> Capacity;
+
+    /// Applies one change; on an error nothing has changed.
+    fn apply(&mut self, write: &Write) -> Result<(), DataplaneError>;
+
+    /// Returns once every program that was running has ended: what was unpublished before may now
+    /// be overwritten.
+    fn wait_for_readers(&mut self) -> Result<(), DataplaneError>;
+
+    /// Reads the tables back.
+    fn read_all(&self) -> Result<Actual, DataplaneError>;
+
+    /// Reads the flow tables for the ids they name.
+    fn ids_in_use(&self) -> Result<InUse, DataplaneError>;
+}

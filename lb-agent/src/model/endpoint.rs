@@ -1,0 +1,63 @@
+//! `EndpointSlices` as far as a proxy cares.
+
+use std::net::IpAddr;
+
+use lb_common::flow::Protocol;
+
+use super::name::ObjectName;
+
+/// The weight of an endpoint whose slice has no `steerage.dev/weight` annotation.
+pub const DEFAULT_WEIGHT: u16 = 100;
+/// The largest weight.
+pub const MAX_WEIGHT: u16 = 1000;
+
+/// An `EndpointSlice` of addresses of one family.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointSlice {
+    /// Its name.
+    pub name: ObjectName,
+    /// The Service it belongs to, by label `kubernetes.io/service-name`, in its own namespace.
+    pub service: ObjectName,
+    /// `addressType`: whether its addresses are IPv6.
+    pub is_v6: bool,
+    /// `endpoints` that have an address.
+    pub endpoints: Vec<Endpoint>,
+    /// `ports` that have a name (which may be empty) and a port.
+    pub ports: Vec<EndpointPort>,
+    /// Annotation `steerage.dev/weight`, 0 to [`MAX_WEIGHT`]; 0 takes no new flows.
+    pub weight: u16,
+}
+
+/// One of `endpoints`; absent conditions have got the values their absence means.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// `addresses[0]`.
+    pub address: IpAddr,
+    /// `conditions.ready`, absent is true.
+    pub ready: bool,
+    /// `conditions.serving`, absent is true.
+    pub serving: bool,
+    /// `conditions.terminating`, absent is false.
+    pub terminating: bool,
+    /// `nodeName`.
+    pub node: Option<String>,
+    /// `zone`.
+    pub zone: Option<String>,
+    /// `hints.forZones[].name`.
+    pub zone_hints: Vec<String>,
+    /// `hints.forNodes[].name`.
+    pub node_hints: Vec<String>,
+    /// `targetRef`, if it is a Pod.
+    pub pod: Option<ObjectName>,
+}
+
+/// One of `ports`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointPort {
+    /// Its name, to be joined with the Service port's.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port the endpoint serves at, not 0.
+    pub port: u16,
+}

@@ -1,0 +1,45 @@
+//! Names of objects and of service ports.
+
+use std::fmt;
+
+use lb_common::flow::Protocol;
+
+/// Namespace and name of an object; cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ObjectName {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            formatter.write_str(&self.name)
+        } else {
+            write!(formatter, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// One port of a Service: what endpoints are joined by.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServicePortName {
+    /// The Service.
+    pub service: ObjectName,
+    /// `spec.ports[].name`, empty for the only port of a Service.
+    pub port: String,
+    /// `spec.ports[].protocol`.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for ServicePortName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.port.is_empty() {
+            write!(formatter, "{}", self.service)
+        } else {
+            write!(formatter, "{}:{}", self.service, self.port)
+        }
+    }
+}
