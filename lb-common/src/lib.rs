@@ -28,12 +28,18 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod answer;
+pub mod checksum;
 pub mod family;
 pub mod flow;
 pub mod flows;
 pub mod hash;
+pub mod icmp;
 pub mod id;
 pub mod packet;
+pub mod parse;
+pub mod rewrite;
 pub mod table;
 pub mod tables;
 pub mod verdict;
+pub mod wire;
