@@ -18,7 +18,9 @@ use crate::wire::{ethernet, icmp, ip, ipv4, ipv6, tcp};
 /// receivers look for nothing beyond the ports.
 const QUOTE_WORDS: usize = 17;
 /// The same in bytes.
+const QUOTE_LENGTH: usize = 68;
 const QUOTE_BYTES: u32 = 68;
+type Quote = [[u8; 4]; QUOTE_WORDS];
 
 /// A prepared refusal: a TCP reset (RFC 9293 §3.10.7.1), or "port unreachable" of the family's
 /// ICMP. It comes from the address the client dialled.
@@ -41,7 +43,7 @@ enum Body {
         flags: TcpFlags,
     },
     Unreachable {
-        quote: [[u8; 4]; QUOTE_WORDS],
+        quote: Quote,
         /// Bytes of it that count; a multiple of 4.
         length: u32,
     },
@@ -145,7 +147,8 @@ impl<F: Family> Refusal<F> {
                 let sum = start.word(u16::from_be_bytes([number, code]));
                 let [c0, c1] = sum.sum(quote_sum(quote)).checksum().to_be_bytes();
                 packet.write(l4, [number, code, c0, c1, 0, 0, 0, 0])?;
-                write_quote(packet, l4.wrapping_add(icmp::HEADER_LENGTH), quote, length)
+                let bytes: [u8; QUOTE_LENGTH] = zerocopy::transmute!(quote);
+                packet.write_first(l4.wrapping_add(icmp::HEADER_LENGTH), &bytes, length)
             }
         }
     }
@@ -191,33 +194,8 @@ impl Body {
         } else {
             QUOTE_BYTES
         };
-        let word = |position: u32| {
-            if position < length {
-                packet.read::<4>(parsed.l3.wrapping_add(position))
-            } else {
-                Some([0; 4])
-            }
-        };
-        // Written out: a loop would index the array by a variable, on the kernel's stack.
-        let quote = [
-            word(0)?,
-            word(4)?,
-            word(8)?,
-            word(12)?,
-            word(16)?,
-            word(20)?,
-            word(24)?,
-            word(28)?,
-            word(32)?,
-            word(36)?,
-            word(40)?,
-            word(44)?,
-            word(48)?,
-            word(52)?,
-            word(56)?,
-            word(60)?,
-            word(64)?,
-        ];
+        let bytes: [u8; QUOTE_LENGTH] = packet.read_padded(parsed.l3, length)?;
+        let quote: Quote = zerocopy::transmute!(bytes);
         Some(Self::Unreachable { quote, length })
     }
 }
@@ -293,45 +271,10 @@ pub fn answer_echo<F: Family>(packet: &mut impl PacketWrite, parsed: &Packet<F>)
 
 /// The sum over a quote; bytes beyond its length are 0.
 #[inline(always)]
-fn quote_sum(quote: [[u8; 4]; QUOTE_WORDS]) -> Sum {
+fn quote_sum(quote: Quote) -> Sum {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = quote;
     let add = |sum: Sum, word| sum.double(u32::from_be_bytes(word));
     let sum = add(add(add(add(add(Sum::ZERO, a), b), c), d), e);
     let sum = add(add(add(add(add(add(sum, f), g), h), i), j), k);
     add(add(add(add(add(add(sum, l), m), n), o), p), q)
-}
-
-/// Writes the `length` first bytes of a quote at `offset`.
-#[inline(always)]
-fn write_quote(
-    packet: &mut impl PacketWrite,
-    offset: u32,
-    quote: [[u8; 4]; QUOTE_WORDS],
-    length: u32,
-) -> Option<()> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = quote;
-    let mut word = |position: u32, bytes| {
-        if position < length {
-            packet.write(offset.wrapping_add(position), bytes)
-        } else {
-            Some(())
-        }
-    };
-    word(0, a)?;
-    word(4, b)?;
-    word(8, c)?;
-    word(12, d)?;
-    word(16, e)?;
-    word(20, f)?;
-    word(24, g)?;
-    word(28, h)?;
-    word(32, i)?;
-    word(36, j)?;
-    word(40, k)?;
-    word(44, l)?;
-    word(48, m)?;
-    word(52, n)?;
-    word(56, o)?;
-    word(60, p)?;
-    word(64, q)
 }

@@ -22,7 +22,7 @@ mod established;
 use crate::conntrack::{Event, State};
 use crate::family::Family;
 use crate::flow::{FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
-use crate::flows::Found;
+use crate::flows::{Found, Placed};
 use crate::id::Seconds;
 use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
@@ -30,7 +30,7 @@ use crate::parse::{FragmentPart, Packet, TcpFlags, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
-use crate::tables::{Tables, flow_table};
+use crate::tables::Tables;
 use crate::verdict::Reason;
 
 /// What the caller does with a packet.
@@ -157,6 +157,8 @@ pub struct Workspace<F: Family> {
     leg: Room<FlowEntry<F>>,
     /// The partner of any of them.
     half: Room<FlowEntry<F>>,
+    /// Where the entry is that was inserted last.
+    placed: Placed,
 }
 
 impl<F: Family> Workspace<F> {
@@ -314,8 +316,7 @@ fn later_fragment<F: Family>(
             destination_port: ports.destination(),
             protocol,
         };
-        let table = flow_table::<F, _>(tables);
-        if table.search(&FlowKey { tuple, hook }, now, &mut workspace.found)
+        if tables.search(&FlowKey { tuple, hook }, now, &mut workspace.found)
             && let Some(found) = workspace.found.get()
         {
             return Workspace::translate(&mut workspace.rewrite, Reason::Fragment, &found.entry);

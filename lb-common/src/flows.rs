@@ -84,7 +84,8 @@ impl<T: Fn(State) -> Seconds> Timeouts for T {
 }
 
 /// Where an entry lies.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(C)]
 pub struct Location {
     /// Index of the bucket.
     pub bucket: u32,
@@ -179,7 +180,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     }
 
     /// The same, into memory of the caller's; says whether there is one.
-    #[inline(never)]
+    #[inline(always)]
     pub fn search(&self, key: &FlowKey<F>, now: Seconds, room: &mut Room<Found<F>>) -> bool {
         match self.lookup(key, now) {
             Some(found) => {
@@ -191,7 +192,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     }
 
     /// Where exactly this `entry` is, if it is live: same key, same value.
-    #[inline(never)]
+    #[inline(always)]
     pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
         let (location, control, _) = self.locate(&self.probe(&entry.key), now)?;
         self.holds(location, control, entry)

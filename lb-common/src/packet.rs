@@ -7,12 +7,23 @@ pub trait PacketRead {
 
     /// The `N` bytes at `offset`, or `None` where the packet is shorter.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// The `length` bytes at `offset`, which are at most `N`, with zeros behind them.
+    fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]>;
 }
 
 /// Write access; never changes the length.
 pub trait PacketWrite: PacketRead {
     /// Replaces the bytes at `offset`; `None`, and no change, where the packet is shorter.
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()>;
+
+    /// Replaces as many bytes at `offset` by the first `length` of `bytes`.
+    fn write_first<const N: usize>(
+        &mut self,
+        offset: u32,
+        bytes: &[u8; N],
+        length: u32,
+    ) -> Option<()>;
 }
 
 /// A whole packet in memory, for the host.
@@ -32,11 +43,33 @@ impl PacketRead for Frame<'_> {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.get(range(offset, N)?)?.try_into().ok()
     }
+
+    fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]> {
+        let length = usize::try_from(length).ok()?;
+        let mut bytes = [0; N];
+        bytes
+            .get_mut(..length)?
+            .copy_from_slice(self.0.get(range(offset, length)?)?);
+        Some(bytes)
+    }
 }
 
 impl PacketWrite for Frame<'_> {
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
         self.0.get_mut(range(offset, N)?)?.copy_from_slice(&bytes);
+        Some(())
+    }
+
+    fn write_first<const N: usize>(
+        &mut self,
+        offset: u32,
+        bytes: &[u8; N],
+        length: u32,
+    ) -> Option<()> {
+        let length = usize::try_from(length).ok()?;
+        self.0
+            .get_mut(range(offset, length)?)?
+            .copy_from_slice(bytes.get(..length)?);
         Some(())
     }
 }

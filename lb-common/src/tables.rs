@@ -3,9 +3,11 @@
 
 use crate::conntrack::State;
 use crate::family::Family;
-use crate::flows::{Buckets, FlowTable, Timeouts};
+use crate::flow::{FlowEntry, FlowKey};
+use crate::flows::{Buckets, FlowTable, Found, Placed, Placement, Timeouts};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
+use crate::room::Room;
 use crate::table::backend::BackendRecord;
 use crate::table::config;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
@@ -14,7 +16,7 @@ use crate::table::service::{Audience, ServiceWord};
 use crate::verdict::Reason;
 
 /// Every table that a decision may read or write.
-pub trait Tables {
+pub trait Tables: Sized {
     /// The flow table of one family.
     type Flows<F: Family>: Buckets<F>;
 
@@ -60,6 +62,41 @@ pub trait Tables {
 
     /// 32 random bits, for the choice of a source port.
     fn random(&self) -> u32;
+
+    /// Looks for the live flow entry of `key`; says whether `found` is it now.
+    ///
+    /// This and the next two are what the kernel side has functions of its own for, which its
+    /// verifier checks once instead of at each call.
+    #[inline(always)]
+    fn search<F: Family>(
+        &self,
+        key: &FlowKey<F>,
+        now: Seconds,
+        found: &mut Room<Found<F>>,
+    ) -> bool {
+        flow_table::<F, Self>(self).search(key, now, found)
+    }
+
+    /// Inserts a flow entry: see [`FlowTable::place`].
+    #[inline(always)]
+    fn place<F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
+        flow_table::<F, Self>(self).place(entry, state, now, placed)
+    }
+
+    /// Removes this very flow entry, if it is in the table.
+    #[inline(always)]
+    fn remove<F: Family>(&self, entry: &FlowEntry<F>, now: Seconds) {
+        let table = flow_table::<F, Self>(self);
+        if let Some((location, control)) = table.find(entry, now) {
+            table.remove(location, control);
+        }
+    }
 }
 
 /// The flow table of `tables`, with the seed and timeouts of its settings.

@@ -5,7 +5,7 @@
 
 #![no_std]
 #![no_main]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(internal_features, reason = "core has no compare-and-swap on BPF")
@@ -20,6 +20,7 @@
 mod atomic;
 mod clock;
 mod count;
+mod flows;
 mod forward;
 mod hook;
 mod maps;

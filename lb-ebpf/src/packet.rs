@@ -1,13 +1,19 @@
-//! Bytes of an skb: direct access where they are linear, a helper where they are not.
+//! Bytes of an skb, by direct access. What is not in the linear part must be pulled there first:
+//! one path through each access is what keeps the programs small enough to verify.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
 use lb_common::packet::{PacketRead, PacketWrite};
 use lb_common::rewrite::{ChecksumFix, PacketRewrite};
 
 /// Highest offset that is accessed directly: the verifier wants a bound on what is added to a
 /// packet pointer.
 const DIRECT_LIMIT: u32 = 0x3fff;
+/// Bytes to make linear: Ethernet, two tags, an ICMP error with all the extension headers that are
+/// walked, and what it quotes.
+const PULL: u32 = 512;
 
 /// The packet a tc program runs on.
 pub(crate) struct Skb {
@@ -26,6 +32,18 @@ impl Skb {
         self.skb
     }
 
+    /// Makes the first bytes of the packet linear, as many as any headers need; says whether there
+    /// is anything new to read.
+    #[inline(always)]
+    pub(crate) fn pull(&self) -> bool {
+        let length = self.length();
+        let wanted = if length < PULL { length } else { PULL };
+        // SAFETY: the context is valid as long as the program runs.
+        let linear = unsafe { (*self.skb).data_end.wrapping_sub((*self.skb).data) };
+        // SAFETY: the helper changes the packet, of which no pointer is held.
+        linear < wanted && unsafe { bpf_skb_pull_data(self.skb, wanted) } == 0
+    }
+
     /// Where `N` bytes at `offset` are, if all of them are in the linear part.
     #[inline(always)]
     fn linear<const N: usize>(&self, offset: u32) -> Option<*mut [u8; N]> {
@@ -33,11 +51,29 @@ impl Skb {
             return None;
         }
         // SAFETY: the context is valid as long as the program runs.
-        let start = unsafe { (*self.skb).data } as usize + offset as usize;
+        let start = pinned(unsafe { (*self.skb).data } as usize + offset as usize);
         // SAFETY: as above.
         let end = unsafe { (*self.skb).data_end } as usize;
         (start + N <= end).then_some(start as *mut [u8; N])
     }
+}
+
+/// The same pointer, of which the compiler knows nothing: it would else compute it a second time
+/// after the comparison, and to the verifier the result of another addition is another pointer.
+#[inline(always)]
+fn pinned(pointer: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut pointer = pointer;
+        // SAFETY: a register is copied onto itself. (Nothing at all would do, but for the line
+        // information, of which there must not be two entries for one instruction.)
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+        }
+        pointer
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    pointer
 }
 
 impl PacketRead for Skb {
@@ -49,14 +85,20 @@ impl PacketRead for Skb {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        if let Some(bytes) = self.linear::<N>(offset) {
-            // SAFETY: `linear` compared the range with the packet's end; the type has alignment 1.
-            return Some(unsafe { bytes.read() });
-        }
+        // SAFETY: `linear` compared the range with the packet's end; the type has alignment 1.
+        self.linear::<N>(offset)
+            .map(|bytes| unsafe { bytes.read() })
+    }
+
+    #[inline(always)]
+    fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        // SAFETY: the helper checks the offset and fills `bytes`, whose length it is given.
+        if length == 0 || length > N as u32 {
+            return None;
+        }
+        // SAFETY: the helper checks the offset and writes `length` bytes, which `bytes` has.
         let result = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+            bpf_skb_load_bytes(self.skb.cast(), offset, bytes.as_mut_ptr().cast(), length)
         };
         (result == 0).then_some(bytes)
     }
@@ -65,15 +107,26 @@ impl PacketRead for Skb {
 impl PacketWrite for Skb {
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
-        if let Some(place) = self.linear::<N>(offset) {
-            // SAFETY: `linear` compared the range with the packet's end; a program that writes
-            // packet memory gets a private copy of the headers from the kernel beforehand.
-            unsafe { place.write(bytes) };
-            return Some(());
+        let place = self.linear::<N>(offset)?;
+        // SAFETY: `linear` compared the range with the packet's end; a program that writes packet
+        // memory gets a private copy of the headers from the kernel beforehand.
+        unsafe { place.write(bytes) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn write_first<const N: usize>(
+        &mut self,
+        offset: u32,
+        bytes: &[u8; N],
+        length: u32,
+    ) -> Option<()> {
+        if length == 0 || length > N as u32 {
+            return None;
         }
-        // SAFETY: the helper checks the offset and reads `bytes`, whose length it is given.
+        // SAFETY: the helper checks the offset and reads `length` bytes, which `bytes` has.
         let result =
-            unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), N as u32, 0) };
+            unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), length, 0) };
         (result == 0).then_some(())
     }
 }

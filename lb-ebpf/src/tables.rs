@@ -4,10 +4,13 @@ use core::marker::PhantomData;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use lb_common::conntrack::State;
 use lb_common::family::Family;
+use lb_common::flow::{FlowEntry, FlowKey};
 use lb_common::flows::layout::entry_words;
-use lb_common::flows::{Bucket, Buckets, SLOTS};
-use lb_common::id::{BackendId, ServiceId};
+use lb_common::flows::{Bucket, Buckets, Found, Placed, Placement, SLOTS};
+use lb_common::id::{BackendId, Seconds, ServiceId};
+use lb_common::room::Room;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -17,7 +20,7 @@ use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
-use crate::{atomic, forward, maps};
+use crate::{atomic, flows, forward, maps};
 
 /// The maps, as seen from the device that a program runs on.
 pub(crate) struct KernelTables {
@@ -28,6 +31,14 @@ impl KernelTables {
     #[inline(always)]
     pub(crate) const fn new(skb: *mut __sk_buff) -> Self {
         Self { skb }
+    }
+
+    /// The maps for an operation that asks nothing about the device.
+    #[inline(always)]
+    pub(crate) const fn without_packet() -> Self {
+        Self {
+            skb: core::ptr::null_mut(),
+        }
     }
 }
 
@@ -149,6 +160,32 @@ impl Tables for KernelTables {
     fn random(&self) -> u32 {
         // SAFETY: the helper takes no argument.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn search<F: Family>(
+        &self,
+        key: &FlowKey<F>,
+        now: Seconds,
+        found: &mut Room<Found<F>>,
+    ) -> bool {
+        flows::search(key, now, found)
+    }
+
+    #[inline(always)]
+    fn place<F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
+        flows::place(entry, state, now, placed)
+    }
+
+    #[inline(always)]
+    fn remove<F: Family>(&self, entry: &FlowEntry<F>, now: Seconds) {
+        flows::remove(entry, now);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Next, Sighting, Step, Verdict, Workspace, event, put_partner, refuse
 use crate::conntrack::{self, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
-use crate::flows::{Buckets, FlowTable, Found, Placed, Placement, Timeouts};
+use crate::flows::{Found, Placed, Placement};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
 use crate::lookup;
@@ -21,7 +21,7 @@ use crate::select::{self, Choice};
 use crate::table::frontend::FrontendKind;
 use crate::table::region::WhenEmpty;
 use crate::table::service::Audience;
-use crate::tables::{Tables, flow_table};
+use crate::tables::Tables;
 use crate::verdict::Reason;
 
 /// Source ports that a changed port is taken from: below every range that hosts choose their own
@@ -105,10 +105,19 @@ pub(super) fn establish<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    let table = flow_table::<F, _>(tables);
-    let Some(entry) = workspace.entry.get_mut() else {
+    let Workspace {
+        rewrite,
+        found,
+        entry,
+        leg,
+        half,
+        placed,
+        ..
+    } = workspace;
+    let Some(entry) = entry.get_mut() else {
         return Verdict::drop(Reason::TableInconsistent);
     };
+    let now = seen.now;
     let is_hairpin = entry.key.tuple.source == entry.translated.destination;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -117,32 +126,30 @@ pub(super) fn establish<F: Family>(
             }
             entry.translated.source_port = random_port(tables);
         }
-        let mut reserved = hold(
-            &table,
-            put_partner(entry, &mut workspace.half),
-            state,
-            seen.now,
-        );
-        if is_hairpin && let Held::Yes(reply) = reserved {
-            let leg = put_second_leg(entry, &mut workspace.leg);
-            reserved = reserve_leg(&table, leg, &mut workspace.half, state, seen.now);
-            if let (Held::PortTaken | Held::No(_), Some(reply)) = (&reserved, reply) {
-                table.remove(reply.location, reply.control);
-            }
+        let mut reserved = tables.place(put_partner(entry, half), state, now, placed);
+        if reserved == Placement::Inserted && placed.replaced_unconfirmed {
+            tables.note(Reason::UnconfirmedReplaced);
+        }
+        if is_hairpin && is_held(reserved) {
+            reserved = reserve_second_leg(entry, (leg, half, placed), state, now, tables);
         }
         match reserved {
-            Held::Yes(reply) => {
-                if reply.is_some_and(|placed| placed.replaced_unconfirmed) {
-                    tables.note(Reason::UnconfirmedReplaced);
-                }
-                let memory = (&mut workspace.rewrite, &mut workspace.found);
-                return publish(&table, entry, state, tables, seen.now, memory);
+            Placement::Inserted | Placement::Same => {
+                return publish(entry, state, now, tables, (rewrite, found, placed));
             }
-            Held::PortTaken => {}
-            Held::No(reason) => return Verdict::drop(reason),
+            Placement::Other => {}
+            Placement::Full => return Verdict::drop(Reason::FlowsFull),
+            Placement::Contended => return Verdict::drop(Reason::FlowContention),
         }
     }
     Verdict::drop(Reason::PortsExhausted)
+}
+
+/// Whether an entry is in the table now: put there by us, or there before, as a half that outlived
+/// the other or by another processor's packet of this very flow.
+#[inline(always)]
+const fn is_held(placement: Placement) -> bool {
+    matches!(placement, Placement::Inserted | Placement::Same)
 }
 
 /// The entry of the packets that one with `tuple` is the first of. Out of line, like those below: each builds
@@ -193,82 +200,62 @@ fn put_second_leg<'r, F: Family>(
     })
 }
 
+/// Inserts the second pair of a hairpin; takes the first pair's reply entry back if it cannot.
 #[inline(always)]
-fn reserve_leg<F: Family, B: Buckets<F>, T: Timeouts>(
-    table: &FlowTable<F, B, T>,
-    leg: &FlowEntry<F>,
-    half: &mut Room<FlowEntry<F>>,
-    state: State,
-    now: Seconds,
-) -> Held {
-    let reply = match hold(table, put_partner(leg, half), state, now) {
-        Held::Yes(reply) => reply,
-        failed => return failed,
-    };
-    let held = hold(table, leg, state, now);
-    if let (Held::PortTaken | Held::No(_), Some(reply)) = (&held, reply) {
-        table.remove(reply.location, reply.control);
-    }
-    held
-}
-
-/// Whether an entry is in the table now.
-#[derive(Clone, Copy)]
-enum Held {
-    /// It is; where, if it is us who put it there.
-    Yes(Option<Placed>),
-    /// Another flow has its key.
-    PortTaken,
-    /// It cannot be.
-    No(Reason),
-}
-
-#[inline(never)]
-fn hold<F: Family, B: Buckets<F>, T: Timeouts>(
-    table: &FlowTable<F, B, T>,
+fn reserve_second_leg<F: Family>(
     entry: &FlowEntry<F>,
+    (leg, half, placed): (
+        &mut Room<FlowEntry<F>>,
+        &mut Room<FlowEntry<F>>,
+        &mut Placed,
+    ),
     state: State,
     now: Seconds,
-) -> Held {
-    match table.place(entry, state, now) {
-        Placement::Inserted(placed) => Held::Yes(Some(placed)),
-        // A half that outlived the other, or another processor's packet of this very flow.
-        Placement::Same(..) => Held::Yes(None),
-        Placement::Other => Held::PortTaken,
-        Placement::Full => Held::No(Reason::FlowsFull),
-        Placement::Contended => Held::No(Reason::FlowContention),
+    tables: &impl Tables,
+) -> Placement {
+    let leg = put_second_leg(entry, leg);
+    let mut reserved = tables.place(put_partner(leg, half), state, now, placed);
+    if is_held(reserved) {
+        reserved = tables.place(leg, state, now, placed);
+        if !is_held(reserved) {
+            tables.remove(put_partner(leg, half), now);
+        }
     }
+    if !is_held(reserved) {
+        tables.remove(put_partner(entry, half), now);
+    }
+    reserved
 }
 
 /// Inserts the packet's own entry. If another processor was faster, its translation counts, and
 /// what was reserved for ours is left to expire unconfirmed.
 #[inline(always)]
-fn publish<F: Family, B: Buckets<F>, T: Timeouts>(
-    table: &FlowTable<F, B, T>,
+fn publish<F: Family>(
     entry: &FlowEntry<F>,
     state: State,
-    tables: &impl Tables,
     now: Seconds,
-    (rewrite, found): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>),
+    tables: &impl Tables,
+    (rewrite, found, placed): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>, &mut Placed),
 ) -> Verdict {
-    match hold(table, entry, state, now) {
-        Held::Yes(Some(_)) => {
+    match tables.place(entry, state, now, placed) {
+        Placement::Inserted => {
             tables.opened(entry.service, entry.backend);
             if entry.translated.source_port != entry.key.tuple.source_port {
                 tables.note(Reason::PortChanged);
             }
             Workspace::translate(rewrite, Reason::NewFlow, entry)
         }
-        Held::Yes(None) => Workspace::translate(rewrite, Reason::NewFlow, entry),
-        Held::PortTaken => {
-            if table.search(&entry.key, now, found)
+        Placement::Same => Workspace::translate(rewrite, Reason::NewFlow, entry),
+        Placement::Other => {
+            if tables.search(&entry.key, now, found)
                 && let Some(found) = found.get()
             {
                 return Workspace::translate(rewrite, Reason::NewFlow, &found.entry);
             }
             Verdict::drop(Reason::FlowContention)
         }
-        Held::No(reason) => Verdict::drop(reason),
+        Placement::Full => Verdict::drop(Reason::FlowsFull),
+        Placement::Contended => Verdict::drop(Reason::FlowContention),
     }
 }
 

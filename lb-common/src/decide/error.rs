@@ -14,7 +14,7 @@ use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
 use crate::parse::Packet;
 use crate::rewrite::{ErrorRewrite, Rewrite};
-use crate::tables::{Tables, flow_table};
+use crate::tables::Tables;
 use crate::verdict::Reason;
 
 /// Decides about the ICMP error `packet`, which quotes another packet at offset `quoted`.
@@ -35,8 +35,7 @@ pub(super) fn decide<F: Family>(
     if !lookup::may_concern::<F>(tables, hook, tuple.source, tuple.destination) {
         return unrelated(packet, hook, tables);
     }
-    let table = flow_table::<F, _>(tables);
-    if !table.search(&FlowKey { tuple, hook }, now, &mut workspace.found) {
+    if !tables.search(&FlowKey { tuple, hook }, now, &mut workspace.found) {
         return unrelated(packet, hook, tables);
     }
     let Some(found) = workspace.found.get() else {

@@ -4,7 +4,7 @@ use super::{Next, Sighting, Step, Workspace, put_partner};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Protocol};
-use crate::flows::{Advanced, Placement};
+use crate::flows::{Advanced, Placed, Placement};
 use crate::select;
 use crate::table::backend::BackendFlags;
 use crate::tables::{Tables, flow_table};
@@ -20,12 +20,11 @@ pub(super) fn settle<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
-    let table = flow_table::<F, _>(tables);
     let key = FlowKey {
         tuple: *tuple,
         hook: seen.hook,
     };
-    if !table.search(&key, seen.now, &mut workspace.found) {
+    if !tables.search(&key, seen.now, &mut workspace.found) {
         return Step::next(Next::Choose, State::SynSent);
     }
     let Some(found) = workspace.found.get() else {
@@ -42,6 +41,7 @@ pub(super) fn settle<F: Family>(
             return Step::next(Next::Replace, found.state);
         }
     }
+    let table = flow_table::<F, _>(tables);
     let next = |state| conntrack::step(state, direction, event);
     let advanced = table.advance(found.location, found.control, seen.now, next);
     let verdict = Workspace::translate(&mut workspace.rewrite, Reason::Established, &found.entry);
@@ -75,16 +75,15 @@ pub(super) fn follow<F: Family>(
     let Some(found) = workspace.found.get() else {
         return;
     };
-    let table = flow_table::<F, _>(tables);
-    match table.place(
-        put_partner(&found.entry, &mut workspace.half),
-        state,
-        seen.now,
-    ) {
-        Placement::Same(location, control) => {
-            table.advance(location, control, seen.now, |_| state);
+    let partner = put_partner(&found.entry, &mut workspace.half);
+    match tables.place(partner, state, seen.now, &mut workspace.placed) {
+        Placement::Same => {
+            let Placed {
+                location, control, ..
+            } = workspace.placed;
+            flow_table::<F, _>(tables).advance(location, control, seen.now, |_| state);
         }
-        Placement::Inserted(_) => tables.note(Reason::HalfRebuilt),
+        Placement::Inserted => tables.note(Reason::HalfRebuilt),
         Placement::Other | Placement::Full | Placement::Contended => {}
     }
 }
@@ -99,10 +98,7 @@ pub(super) fn forget<F: Family>(
     let Some(found) = workspace.found.get() else {
         return;
     };
-    let table = flow_table::<F, _>(tables);
     let partner = put_partner(&found.entry, &mut workspace.half);
-    if let Some((location, control)) = table.find(partner, seen.now) {
-        table.remove(location, control);
-    }
-    table.remove(found.location, found.control);
+    tables.remove(partner, seen.now);
+    flow_table::<F, _>(tables).remove(found.location, found.control);
 }

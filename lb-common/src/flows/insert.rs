@@ -37,7 +37,8 @@ use crate::flow::FlowEntry;
 use crate::id::Seconds;
 
 /// An entry that was inserted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
 pub struct Placed {
     /// Where it lies.
     pub location: Location,
@@ -64,17 +65,18 @@ pub enum Insertion<F: Family> {
 /// What came of an insertion, where whole entries would be too large for the caller's memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
+#[repr(u8)]
 pub enum Placement {
     /// As [`Insertion::Inserted`].
-    Inserted(Placed),
+    Inserted = 0,
     /// The key has this very entry already.
-    Same(Location, Control),
+    Same = 1,
     /// The key has an entry with another value.
-    Other,
+    Other = 2,
     /// As [`Insertion::Full`].
-    Full,
+    Full = 3,
     /// As [`Insertion::Contended`].
-    Contended,
+    Contended = 4,
 }
 
 /// A slot to claim.
@@ -109,9 +111,10 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
     pub fn insert(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Insertion<F> {
-        match self.place(entry, state, now) {
-            Placement::Inserted(placed) => Insertion::Inserted(placed),
-            Placement::Same(..) | Placement::Other => self
+        let mut placed = Placed::default();
+        match self.place(entry, state, now, &mut placed) {
+            Placement::Inserted => Insertion::Inserted(placed),
+            Placement::Same | Placement::Other => self
                 .lookup(&entry.key, now)
                 .map_or(Insertion::Contended, Insertion::Exists),
             Placement::Full => Insertion::Full,
@@ -119,16 +122,23 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
     }
 
-    /// The same, with an answer that fits the kernel's stack.
-    #[inline(never)]
-    pub fn place(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Placement {
+    /// The same, with an answer that fits the kernel's stack: where the entry is, if it is in the
+    /// table now, goes to `placed`.
+    #[inline(always)]
+    pub fn place(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
         let probe = self.probe(&entry.key);
         for _ in 0..TRIES {
             match self.survey(&probe, now) {
                 Survey::Full => return Placement::Full,
                 Survey::Present => {
                     if let Some((location, control, _)) = self.locate(&probe, now) {
-                        return self.compare_with(entry, location, control);
+                        return self.compare_with(entry, location, control, placed);
                     }
                 }
                 Survey::Vacant(vacancy) => {
@@ -150,15 +160,16 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                     if self.win(&probe, vacancy.location, now)
                         && bucket.compare_exchange(slot, candidate.0, published.0)
                     {
-                        return Placement::Inserted(Placed {
+                        *placed = Placed {
                             location: vacancy.location,
                             control: published,
                             replaced_unconfirmed: vacancy.score < ENDED,
-                        });
+                        };
+                        return Placement::Inserted;
                     }
                     // Lost, or freed by another: in both cases nobody else frees this candidate.
                     free(&bucket, slot, candidate);
-                    return self.adopt(&probe, entry, now);
+                    return self.adopt(&probe, entry, now, placed);
                 }
             }
         }
@@ -167,10 +178,16 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
 
     /// Waits, within bounds, for the winner's entry.
     #[inline(always)]
-    fn adopt(&self, probe: &Probe, entry: &FlowEntry<F>, now: Seconds) -> Placement {
+    fn adopt(
+        &self,
+        probe: &Probe,
+        entry: &FlowEntry<F>,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
         for _ in 0..TRIES {
             if let Some((location, control, _)) = self.locate(probe, now) {
-                return self.compare_with(entry, location, control);
+                return self.compare_with(entry, location, control, placed);
             }
         }
         Placement::Contended
@@ -182,12 +199,17 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         entry: &FlowEntry<F>,
         location: Location,
         control: Control,
+        placed: &mut Placed,
     ) -> Placement {
-        if self.holds(location, control, entry) {
-            Placement::Same(location, control)
-        } else {
-            Placement::Other
+        if !self.holds(location, control, entry) {
+            return Placement::Other;
         }
+        *placed = Placed {
+            location,
+            control,
+            replaced_unconfirmed: false,
+        };
+        Placement::Same
     }
 
     #[inline(always)]

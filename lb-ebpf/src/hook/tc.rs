@@ -64,9 +64,12 @@ fn family<F: Family>(
     // slots, and only this type is ever kept in it. This processor runs no other program of ours
     // until this one ends.
     let scratch: &mut Scratch<F> = unsafe { &mut *scratch.cast() };
-    let (is_parsed, reason) = read(skb, l3, &mut scratch.packet);
-    if !is_parsed {
-        return (NEXT, reason);
+    let mut parsed = read(skb, l3, &mut scratch.packet);
+    if parsed != Parsed::WithPorts && Skb::new(skb).pull() {
+        parsed = read(skb, l3, &mut scratch.packet);
+    }
+    if parsed == Parsed::Not {
+        return (NEXT, Reason::Malformed);
     }
     let Some(packet) = scratch.packet.get() else {
         return (NEXT, Reason::Malformed);
@@ -108,15 +111,24 @@ const fn unparsed(error: ParseError) -> Reason {
     }
 }
 
-/// Whether the packet could be parsed, and if not, why.
+/// What parsing came to.
+#[derive(Clone, Copy, Eq, PartialEq)]
+#[repr(u8)]
+enum Parsed {
+    /// Malformed, or not all of it is linear.
+    Not = 0,
+    /// A packet with ports, of which everything that is looked at is linear.
+    WithPorts = 1,
+    /// Another packet; what an ICMP error quotes may not be linear.
+    Other = 2,
+}
+
 #[inline(never)]
-fn read<F: Family>(skb: *mut __sk_buff, l3: u32, packet: &mut Room<Packet<F>>) -> (bool, Reason) {
+fn read<F: Family>(skb: *mut __sk_buff, l3: u32, packet: &mut Room<Packet<F>>) -> Parsed {
     match parse::<F>(&Skb::new(skb), l3) {
-        Ok(parsed) => {
-            packet.put(parsed);
-            (true, Reason::NotService)
-        }
-        Err(error) => (false, unparsed(error)),
+        Ok(parsed) if packet.put(parsed).has_ports() => Parsed::WithPorts,
+        Ok(_) => Parsed::Other,
+        Err(_) => Parsed::Not,
     }
 }
 
