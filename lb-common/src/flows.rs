@@ -308,5 +308,13 @@ fn free(bucket: &impl Bucket, slot: usize, seen: Control) -> bool {
     bucket.compare_exchange(slot, seen.0, seen.freed().0)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::integer_division_remainder_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail, and prints what it measured"
+)]
 mod tests;

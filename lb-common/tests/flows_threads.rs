@@ -82,7 +82,7 @@ fn nonce<F: Family>(number: u64, found: &FlowEntry<F>) -> u64 {
     nonce
 }
 
-fn timeout(state: State) -> Seconds {
+const fn timeout(state: State) -> Seconds {
     match state {
         State::Established => Seconds(86_400),
         _ => Seconds(5),

@@ -1,6 +1,5 @@
 //! The whole table of transitions, written down a second time, then what must hold of any table.
 
-use std::format;
 use std::vec::Vec;
 
 use super::*;
@@ -241,7 +240,7 @@ fn states_have_numbers_and_names_of_their_own_and_timeouts_a_stamp_can_hold() {
     for (state, number) in State::ALL.iter().zip(3..) {
         assert_eq!(state.number(), number);
         assert_eq!(State::from_number(number), Some(*state));
-        assert!(names.insert(format!("{}", state.name())));
+        assert!(names.insert(state.name()));
         assert!(state.default_timeout() <= crate::flows::control::MAX_TIMEOUT);
     }
     assert_eq!(State::ALL.len(), 13);

@@ -176,7 +176,7 @@ impl<F: Family> Value<F> {
 
     /// The entry of `key` with this value.
     #[inline(always)]
-    pub(super) fn entry(&self, key: FlowKey<F>) -> FlowEntry<F> {
+    pub(super) const fn entry(&self, key: FlowKey<F>) -> FlowEntry<F> {
         let [source, destination] = self.addresses;
         let [a, b, c, d, direction, path, _, _] = self.ports.to_be_bytes();
         FlowEntry {
@@ -245,7 +245,7 @@ fn read_tuple<F: Family>(
 }
 
 #[inline(always)]
-fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
+const fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
     let [a, b] = tuple.source_port.to_be_bytes();
     let [c, d] = tuple.destination_port.to_be_bytes();
     u64::from_be_bytes([a, b, c, d, third, fourth, 0, 0])
