@@ -226,50 +226,50 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
     }
 
+    /// Reads the whole entry in one place, so that the kernel's stack holds it once.
     #[inline(always)]
     fn find(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
-        self.find_in(probe.first, probe, key, now)
-            .or_else(|| self.find_in(probe.second, probe, key, now))
+        // Twice, should the first reading be disturbed.
+        for _ in 0..2 {
+            let (bucket, location, seen) = self.search(probe)?;
+            let value = Value::read(&bucket, location.slot);
+            let sequence = layout::sequence::<F>(&bucket, location.slot);
+            let control = Control(bucket.control(location.slot));
+            if control.is_same_entry(seen) && sequence == control.sequence() {
+                let state = control
+                    .state()
+                    .filter(|state| self.is_live(control, *state, now))?;
+                return Some(Found {
+                    entry: value.entry(*key),
+                    state,
+                    control,
+                    location,
+                });
+            }
+        }
+        None
     }
 
+    /// The first published slot with the key, and the control word from before the comparison.
     #[inline(always)]
-    fn find_in(
-        &self,
-        index: u32,
-        probe: &Probe,
-        key: &FlowKey<F>,
-        now: Seconds,
-    ) -> Option<Found<F>> {
-        let bucket = self.buckets.bucket(index)?;
-        for slot in 0..SLOTS {
-            let mut control = Control(bucket.control(slot));
-            // Twice, should the first reading be disturbed.
-            for _ in 0..2 {
-                if control.tag() != probe.tag || control.state().is_none() {
-                    break;
-                }
-                let value = Value::read(&bucket, slot);
-                match compare::<F>(&bucket, slot, probe, control) {
-                    Comparison::Equal(after) => {
-                        if let Some(state) = after.state()
-                            && self.is_live(after, state, now)
-                        {
-                            return Some(Found {
-                                entry: value.entry(*key),
-                                state,
-                                control: after,
-                                location: Location {
-                                    bucket: index,
-                                    slot,
-                                },
-                            });
-                        }
-                        break;
-                    }
-                    Comparison::Different => break,
-                    Comparison::Disturbed => control = Control(bucket.control(slot)),
+    fn search(&self, probe: &Probe) -> Option<(B::Bucket, Location, Control)> {
+        let mut index = probe.first;
+        for _ in 0..2 {
+            let bucket = self.buckets.bucket(index)?;
+            for slot in 0..SLOTS {
+                let control = Control(bucket.control(slot));
+                if control.tag() == probe.tag
+                    && control.state().is_some()
+                    && probe.key.match_entry::<F>(&bucket, slot)
+                {
+                    let location = Location {
+                        bucket: index,
+                        slot,
+                    };
+                    return Some((bucket, location, control));
                 }
             }
+            index = probe.second;
         }
         None
     }
@@ -282,8 +282,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     }
 }
 
-/// Compares the key of the entry that `seen` is the control word of. What was read of the entry
-/// before is whole too if it was not disturbed.
+/// Compares the key of the entry that `seen` is the control word of.
 #[inline(always)]
 fn compare<F: Family>(
     bucket: &impl Bucket,

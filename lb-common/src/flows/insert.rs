@@ -33,7 +33,7 @@ use super::{Bucket as _, Buckets, Control, Timeouts};
 use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, TRIES, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
-use crate::flow::{FlowEntry, FlowKey};
+use crate::flow::FlowEntry;
 use crate::id::Seconds;
 
 /// An entry that was inserted.
@@ -76,6 +76,14 @@ enum Survey {
     Full,
 }
 
+enum Attempt {
+    Placed(Placed),
+    Present,
+    Full,
+    Lost,
+    Again,
+}
+
 enum Contest {
     Won,
     Lost,
@@ -92,73 +100,106 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     ///
     /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
-    #[inline(never)]
+    #[inline(always)]
     pub fn insert(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Insertion<F> {
-        let probe = self.probe(&entry.key);
-        for _ in 0..TRIES {
-            match self.survey(&probe, now) {
-                Survey::Full => return Insertion::Full,
-                Survey::Present => {
-                    if let Some(found) = self.find(&probe, &entry.key, now) {
-                        return Insertion::Exists(found);
-                    }
-                }
-                Survey::Vacant(vacancy) => {
-                    let Some(bucket) = self.buckets.bucket(vacancy.location.bucket) else {
-                        return Insertion::Contended;
-                    };
-                    let slot = vacancy.location.slot;
-                    let claim = vacancy.control.claimed(probe.tag, now);
-                    if !bucket.compare_exchange(slot, vacancy.control.0, claim.0) {
-                        continue;
-                    }
-                    layout::write(&bucket, slot, entry, claim.sequence());
-                    let candidate = claim.candidate();
-                    // Fails only if the agent took this program for dead.
-                    if !bucket.compare_exchange(slot, claim.0, candidate.0) {
-                        return Insertion::Contended;
-                    }
-                    let published = candidate.in_state(state);
-                    if self.win(&probe, vacancy.location, now)
-                        && bucket.compare_exchange(slot, candidate.0, published.0)
-                    {
-                        return Insertion::Inserted(Placed {
-                            location: vacancy.location,
-                            control: published,
-                            replaced_unconfirmed: vacancy.score < ENDED,
-                        });
-                    }
-                    // Lost, or freed by another: in both cases nobody else frees this candidate.
-                    free(&bucket, slot, candidate);
-                    return self.adopt(&probe, &entry.key, now);
-                }
-            }
-        }
-        Insertion::Contended
+        let mut outcome = Insertion::Contended;
+        self.insert_into(entry, state, now, &mut outcome);
+        outcome
     }
 
-    /// Waits, within bounds, for the winner's entry.
-    #[inline(always)]
-    fn adopt(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Insertion<F> {
+    /// A function of its own with the stack that it needs. It returns nothing, since BPF functions
+    /// return one register.
+    #[inline(never)]
+    fn insert_into(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        outcome: &mut Insertion<F>,
+    ) {
+        let probe = self.probe(&entry.key);
+        let mut is_lost = false;
         for _ in 0..TRIES {
-            if let Some(found) = self.find(probe, key, now) {
-                return Insertion::Exists(found);
+            if !is_lost {
+                match self.place(&probe, entry, state, now) {
+                    Attempt::Placed(placed) => {
+                        *outcome = Insertion::Inserted(placed);
+                        return;
+                    }
+                    Attempt::Full => {
+                        *outcome = Insertion::Full;
+                        return;
+                    }
+                    Attempt::Present => {}
+                    // From here on only the winner's entry is waited for, within bounds.
+                    Attempt::Lost => is_lost = true,
+                    Attempt::Again => continue,
+                }
+            }
+            if let Some(found) = self.find(&probe, &entry.key, now) {
+                *outcome = Insertion::Exists(found);
+                return;
             }
         }
-        Insertion::Contended
+        *outcome = Insertion::Contended;
+    }
+
+    #[inline(always)]
+    fn place(&self, probe: &Probe, entry: &FlowEntry<F>, state: State, now: Seconds) -> Attempt {
+        let vacancy = match self.survey(probe, now) {
+            Survey::Full => return Attempt::Full,
+            Survey::Present => return Attempt::Present,
+            Survey::Vacant(vacancy) => vacancy,
+        };
+        let Some(bucket) = self.buckets.bucket(vacancy.location.bucket) else {
+            return Attempt::Again;
+        };
+        let slot = vacancy.location.slot;
+        let claim = vacancy.control.claimed(probe.tag, now);
+        if !bucket.compare_exchange(slot, vacancy.control.0, claim.0) {
+            return Attempt::Again;
+        }
+        layout::write(&bucket, slot, entry, claim.sequence());
+        let candidate = claim.candidate();
+        // Fails only if the agent took this program for dead.
+        if !bucket.compare_exchange(slot, claim.0, candidate.0) {
+            return Attempt::Lost;
+        }
+        let published = candidate.in_state(state);
+        if self.win(probe, vacancy.location, now)
+            && bucket.compare_exchange(slot, candidate.0, published.0)
+        {
+            return Attempt::Placed(Placed {
+                location: vacancy.location,
+                control: published,
+                replaced_unconfirmed: vacancy.score < ENDED,
+            });
+        }
+        // Changes nothing where another inserter has freed it.
+        free(&bucket, slot, candidate);
+        Attempt::Lost
     }
 
     #[inline(always)]
     fn survey(&self, probe: &Probe, now: Seconds) -> Survey {
-        let first = self.survey_bucket(probe, probe.first, now);
-        let second = self.survey_bucket(probe, probe.second, now);
-        match (first, second) {
-            (Survey::Present, _) | (_, Survey::Present) => Survey::Present,
-            (Survey::Vacant(first), Survey::Vacant(second)) if second.score > first.score => {
-                Survey::Vacant(second)
+        let mut best = Vacancy {
+            location: Location { bucket: 0, slot: 0 },
+            control: Control::default(),
+            score: 0,
+        };
+        let mut index = probe.first;
+        for _ in 0..2 {
+            match self.survey_bucket(probe, index, now) {
+                Survey::Present => return Survey::Present,
+                Survey::Vacant(vacancy) if vacancy.score > best.score => best = vacancy,
+                Survey::Vacant(_) | Survey::Full => {}
             }
-            (Survey::Vacant(vacancy), _) | (_, Survey::Vacant(vacancy)) => Survey::Vacant(vacancy),
-            (Survey::Full, Survey::Full) => Survey::Full,
+            index = probe.second;
+        }
+        if best.score == 0 {
+            Survey::Full
+        } else {
+            Survey::Vacant(best)
         }
     }
 
@@ -216,18 +257,26 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     #[inline(always)]
     fn win(&self, probe: &Probe, own: Location, now: Seconds) -> bool {
         for _ in 0..TRIES {
-            match self.contest(probe, probe.first, own, now) {
-                Contest::Lost => return false,
-                Contest::Again => continue,
-                Contest::Won => {}
-            }
-            match self.contest(probe, probe.second, own, now) {
+            match self.contest_buckets(probe, own, now) {
+                Contest::Won => return true,
                 Contest::Lost => return false,
                 Contest::Again => {}
-                Contest::Won => return true,
             }
         }
         false
+    }
+
+    #[inline(always)]
+    fn contest_buckets(&self, probe: &Probe, own: Location, now: Seconds) -> Contest {
+        let mut index = probe.first;
+        for _ in 0..2 {
+            match self.contest(probe, index, own, now) {
+                Contest::Won => {}
+                unsettled => return unsettled,
+            }
+            index = probe.second;
+        }
+        Contest::Won
     }
 
     #[inline(always)]
