@@ -226,25 +226,33 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
     }
 
-    /// Reads the whole entry in one place, so that the kernel's stack holds it once.
+    /// Words become an entry at one place only: BPF moves the bytes of an address one by one, and
+    /// would keep them all on its stack at every place where two ways meet.
     #[inline(always)]
     fn find(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
+        let (value, location, control) = self.read(probe)?;
+        let state = control
+            .state()
+            .filter(|state| self.is_live(control, *state, now))?;
+        Some(Found {
+            entry: value.entry(*key),
+            state,
+            control,
+            location,
+        })
+    }
+
+    /// What the published slot with the key says, live or not.
+    #[inline(always)]
+    fn read(&self, probe: &Probe) -> Option<(Value, Location, Control)> {
         // Twice, should the first reading be disturbed.
         for _ in 0..2 {
             let (bucket, location, seen) = self.search(probe)?;
-            let value = Value::read(&bucket, location.slot);
+            let value = Value::read::<F>(&bucket, location.slot);
             let sequence = layout::sequence::<F>(&bucket, location.slot);
             let control = Control(bucket.control(location.slot));
             if control.is_same_entry(seen) && sequence == control.sequence() {
-                let state = control
-                    .state()
-                    .filter(|state| self.is_live(control, *state, now))?;
-                return Some(Found {
-                    entry: value.entry(*key),
-                    state,
-                    control,
-                    location,
-                });
+                return Some((value, location, control));
             }
         }
         None
