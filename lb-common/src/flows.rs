@@ -11,11 +11,11 @@
 //! [`insert`] says why no key is ever published twice.
 
 pub mod control;
-mod insert;
+pub mod insert;
 pub mod layout;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
-mod sweep;
+pub mod sweep;
 
 use core::marker::PhantomData;
 
