@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::checksum::Sum16BitWords;
 
+#[path = "packets/diff.rs"]
 pub mod diff;
 
 /// MAC of the sender of every packet.
@@ -71,7 +72,9 @@ pub fn udp(source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
 pub fn sctp(source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
     let mut header = ports(source, destination);
     header.extend([0; 8]);
-    header.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 7]);
+    header.extend([
+        1, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 7,
+    ]);
     PacketBuilder::new(source.ip(), destination.ip(), 132, header, None)
 }
 
@@ -172,6 +175,14 @@ impl PacketBuilder {
         self
     }
 
+    /// Sets the TCP window.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        assert_eq!(self.protocol, 6);
+        self.header[14..16].copy_from_slice(&window.to_be_bytes());
+        self
+    }
+
     /// Leaves the checksum 0, as UDP senders may.
     #[must_use]
     pub const fn without_checksum(mut self) -> Self {
@@ -244,7 +255,7 @@ impl PacketBuilder {
 
     fn transport(&self) -> Vec<u8> {
         let mut bytes = [&self.header[..], &self.payload].concat();
-        if self.protocol == 17 {
+        if self.protocol == 17 && !self.header.is_empty() {
             let length = u16::try_from(bytes.len()).expect("a datagram has 64 KiB");
             bytes[4..6].copy_from_slice(&length.to_be_bytes());
         }
@@ -259,7 +270,7 @@ impl PacketBuilder {
     }
 
     fn pseudo_header(&self, length: usize) -> Sum16BitWords {
-        let sum = Sum16BitWords::new();
+        let mut sum = Sum16BitWords::new();
         if !self.has_pseudo_header {
             return sum;
         }
@@ -332,7 +343,11 @@ impl PacketBuilder {
             frame.extend(ether_type.to_be_bytes());
             frame.extend(id.to_be_bytes());
         }
-        let ether_type: u16 = if self.source.is_ipv4() { 0x0800 } else { 0x86dd };
+        let ether_type: u16 = if self.source.is_ipv4() {
+            0x0800
+        } else {
+            0x86dd
+        };
         frame.extend(ether_type.to_be_bytes());
         frame.extend(ip);
         frame
@@ -340,7 +355,11 @@ impl PacketBuilder {
 }
 
 fn ports(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
-    [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat()
+    [
+        source.port().to_be_bytes(),
+        destination.port().to_be_bytes(),
+    ]
+    .concat()
 }
 
 fn checksum(sum: Sum16BitWords) -> u16 {

@@ -50,7 +50,11 @@ pub fn diff(expected: &[u8], actual: &[u8]) -> String {
 /// If the frames differ.
 #[track_caller]
 pub fn assert_same(expected: &[u8], actual: &[u8]) {
-    assert!(expected == actual, "frames differ:\n{}", diff(expected, actual));
+    assert!(
+        expected == actual,
+        "frames differ:\n{}",
+        diff(expected, actual)
+    );
 }
 
 struct Reader<'a> {
@@ -74,7 +78,9 @@ impl Reader<'_> {
 
     fn number(&mut self, name: &str, length: usize) -> u64 {
         let bytes = self.hex(name, length);
-        let value = bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let value = bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         if let (false, Some((_, text))) = (bytes.is_empty(), self.fields.last_mut()) {
             *text = format!("{value} ({value:#x})");
         }
