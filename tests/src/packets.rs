@@ -159,6 +159,10 @@ impl PacketBuilder {
     }
 
     /// Sets the TCP control bits.
+    ///
+    /// # Panics
+    ///
+    /// If this is no TCP segment.
     #[must_use]
     pub fn flags(mut self, flags: u8) -> Self {
         assert_eq!(self.protocol, 6);
@@ -167,6 +171,10 @@ impl PacketBuilder {
     }
 
     /// Sets the TCP sequence and acknowledgement numbers.
+    ///
+    /// # Panics
+    ///
+    /// If this is no TCP segment.
     #[must_use]
     pub fn numbers(mut self, sequence: u32, acknowledgement: u32) -> Self {
         assert_eq!(self.protocol, 6);
@@ -176,6 +184,10 @@ impl PacketBuilder {
     }
 
     /// Sets the TCP window.
+    ///
+    /// # Panics
+    ///
+    /// If this is no TCP segment.
     #[must_use]
     pub fn window(mut self, window: u16) -> Self {
         assert_eq!(self.protocol, 6);
@@ -219,6 +231,10 @@ impl PacketBuilder {
     }
 
     /// Adds `words` IPv4 option words, all "no operation".
+    ///
+    /// # Panics
+    ///
+    /// If this is IPv6 or there are more than ten.
     #[must_use]
     pub fn options(mut self, words: usize) -> Self {
         assert!(self.source.is_ipv4() && words <= 10);
@@ -228,6 +244,10 @@ impl PacketBuilder {
 
     /// Adds an IPv6 extension header: its number, and its bytes from the second one on (the first,
     /// the next header's number, is filled in).
+    ///
+    /// # Panics
+    ///
+    /// If this is IPv4.
     #[must_use]
     pub fn extension(mut self, number: u8, rest: &[u8]) -> Self {
         assert!(self.source.is_ipv6());
@@ -242,6 +262,10 @@ impl PacketBuilder {
 
     /// The frames of this packet in fragments that carry at most `size` bytes each, which is a
     /// multiple of 8.
+    ///
+    /// # Panics
+    ///
+    /// If `size` is not a multiple of 8.
     pub fn fragments(&self, size: usize) -> Vec<Vec<u8>> {
         assert_eq!(size % 8, 0);
         let transport = self.transport();
@@ -260,7 +284,7 @@ impl PacketBuilder {
             bytes[4..6].copy_from_slice(&length.to_be_bytes());
         }
         if let Some(offset) = self.checksum_offset {
-            let mut checksum = checksum(self.pseudo_header(bytes.len()).add_slice(&bytes));
+            let mut checksum = checksum(&self.pseudo_header(bytes.len()).add_slice(&bytes));
             if self.protocol == 17 && checksum == 0 {
                 checksum = 0xffff;
             }
@@ -306,7 +330,7 @@ impl PacketBuilder {
                 header.extend(source.octets());
                 header.extend(destination.octets());
                 header.extend(&self.options);
-                let checksum = checksum(Sum16BitWords::new().add_slice(&header));
+                let checksum = checksum(&Sum16BitWords::new().add_slice(&header));
                 header[10..12].copy_from_slice(&checksum.to_be_bytes());
                 [&header[..], transport].concat()
             }
@@ -362,7 +386,7 @@ fn ports(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     .concat()
 }
 
-fn checksum(sum: Sum16BitWords) -> u16 {
+fn checksum(sum: &Sum16BitWords) -> u16 {
     u16::from_be_bytes(sum.ones_complement().to_ne_bytes())
 }
 

@@ -7,6 +7,8 @@ pub mod packets;
 #[cfg(test)]
 mod answer;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod given;
 #[cfg(test)]
 mod parse;

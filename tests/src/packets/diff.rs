@@ -100,7 +100,8 @@ impl Reader<'_> {
         self.hex("ipv4.destination", 4);
         let options = (header & 15).saturating_mul(4).saturating_sub(20);
         self.hex("ipv4.options", usize::try_from(options).unwrap_or(0));
-        if fragment & 0x1fff == 0 {
+        // The lower 13 bits are the fragment's position.
+        if fragment.trailing_zeros() >= 13 {
             self.transport(protocol);
         }
     }
