@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests, the demo and the benches share.
+
+pub mod packets;
