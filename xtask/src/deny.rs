@@ -21,6 +21,7 @@ struct Rules {
     licences: BTreeSet<String>,
     banned: BTreeMap<String, String>,
     duplicates_allowed: BTreeSet<String>,
+    targets: Vec<String>,
 }
 
 /// A dependency as `cargo metadata` lists it.
@@ -42,12 +43,17 @@ pub(crate) fn run() -> Result<()> {
         .parse::<Table>()
         .with_context(|| format!("parse {}", path.display()))?;
     let rules = rules(&table);
-    let metadata = process::capture(process::cargo().args([
+    let mut cargo = process::cargo();
+    cargo.args([
         "metadata",
         "--format-version=1",
         "--locked",
         "--all-features",
-    ]))?;
+    ]);
+    for target in &rules.targets {
+        cargo.args(["--filter-platform", target]);
+    }
+    let metadata = process::capture(&mut cargo)?;
     let metadata = serde_json::from_str(&metadata).context("parse the output of cargo metadata")?;
     let violations = violations(&rules, &packages(&metadata));
     if violations.is_empty() {
@@ -87,6 +93,9 @@ fn rules(table: &Table) -> Rules {
             .collect(),
         duplicates_allowed: list(["bans", "skip"])
             .map(|entry| field(entry, "crate"))
+            .collect(),
+        targets: list(["graph", "targets"])
+            .filter_map(|entry| entry.as_str().map(str::to_owned))
             .collect(),
     }
 }
@@ -283,6 +292,7 @@ mod tests {
             licences: allowed(),
             banned: [("openssl".to_owned(), "rustls serves".to_owned())].into(),
             duplicates_allowed: ["syn".to_owned(), "gone".to_owned()].into(),
+            targets: Vec::new(),
         };
         let found = violations(
             &rules,

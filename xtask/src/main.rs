@@ -14,7 +14,10 @@ use clap::{Parser, Subcommand};
 mod apt;
 mod arch;
 mod build;
+mod cpio;
 mod deny;
+mod fuzz;
+mod lab;
 mod lint;
 mod machine;
 mod outcome;
@@ -22,6 +25,7 @@ mod process;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 /// Installs what is missing, builds, tests and shows Steerage.
@@ -42,6 +46,12 @@ enum Task {
     Lint,
     /// Run the tests, all tiers or one
     Test(test::Args),
+    /// Show Steerage on three nodes of this machine
+    Demo(lab::DemoArgs),
+    /// Measure, all groups or one
+    Bench(lab::BenchArgs),
+    /// Replay the corpus and fuzz the parser and the decisions
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +60,9 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Lint => lint::run(),
         Task::Test(args) => test::run(&args),
+        Task::Demo(args) => lab::demo(&args),
+        Task::Bench(args) => lab::bench(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,21 +12,27 @@ use anyhow::{Context as _, Result, bail};
 use crate::arch::Arch;
 use crate::outcome::Counts;
 use crate::workspace::{self, Object};
-use crate::{build, machine, process, tidy};
+use crate::{build, fuzz, machine, process, tidy, vm};
 
 /// Arguments of `test`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[arg(value_name = "TIER", help = "Run only this tier")]
     tier: Option<Tier>,
+    /// Kernel of the tier `vm`
+    #[arg(long, value_name = "SERIES", default_value = "6.1")]
+    kernel: vm::Kernel,
 }
+
+/// How long the host tier fuzzes each target after it replayed the corpus.
+const FUZZ_SECONDS: u32 = 60;
 
 /// The tiers in the order they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Tier {
     /// Rules that clippy cannot express
     Tidy,
-    /// Unit and property tests, the model checker; no privileges
+    /// Unit and property tests, the model checker, the fuzzers; no privileges
     Host,
     /// Packets through the kernel programs by `BPF_PROG_TEST_RUN`; root
     Kernel,
@@ -34,6 +40,8 @@ enum Tier {
     Scenario,
     /// Real sockets through network namespaces and a real agent; root
     Net,
+    /// The kernel tier on an older kernel, under qemu; root, Debian
+    Vm,
 }
 
 impl Tier {
@@ -52,14 +60,16 @@ impl Tier {
             Self::Kernel => "kernel",
             Self::Scenario => "scenario",
             Self::Net => "net",
+            Self::Vm => "vm",
         }
     }
 
-    fn run(self) -> Result<Counts> {
+    fn run(self, kernel: vm::Kernel) -> Result<Counts> {
         match self {
             Self::Tidy => tidy::run().map(|()| Counts::of_step(true)),
             Self::Host => host(),
             Self::Kernel | Self::Scenario | Self::Net => privileged(self.name()),
+            Self::Vm => vm::run(kernel),
         }
     }
 }
@@ -74,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for tier in tiers {
         println!("test: tier {}", tier.name());
         let clock = process::Stopwatch::start();
-        let counts = tier.run().unwrap_or_else(|error| {
+        let counts = tier.run(args.kernel).unwrap_or_else(|error| {
             println!("test: tier {}: {error:#}", tier.name());
             Counts::of_step(false)
         });
@@ -108,6 +118,7 @@ fn host() -> Result<Counts> {
         "xtask",
     ]))?;
     counts.add(loom()?);
+    counts.add(fuzz::replay_and_fuzz(FUZZ_SECONDS)?);
     Ok(counts)
 }
 

@@ -89,7 +89,7 @@ fn a_developers_machine_is_not_named() {
     check(
         places_of_a_machine,
         "a.rs",
-        concat!("http", "s://index.example.org"),
+        concat!("see http", "s://", "index.example.org"),
         &[1],
     );
     check(
