@@ -28,6 +28,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let arch = args.target.unwrap_or(Arch::host());
     let toolchain = toolchain::find_or_install()?;
+    println!("{toolchain}");
     if args.debug_log {
         return object(&toolchain, Object::DebugLog, arch);
     }
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Both objects and the agent, for this machine: what every later step runs on.
 pub(crate) fn everything() -> Result<()> {
     let toolchain = toolchain::find_or_install()?;
+    println!("{toolchain}");
     object(&toolchain, Object::Normal, Arch::host())?;
     object(&toolchain, Object::DebugLog, Arch::host())?;
     agent()

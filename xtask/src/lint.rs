@@ -2,6 +2,8 @@
 //!
 //! Each step runs even when one before it failed, so that one run shows all there is to mend.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::arch::Arch;
@@ -43,8 +45,21 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn fmt() -> Result<()> {
+    ensure_components()?;
     process::run(process::cargo().args(["fmt", "--all", "--check"]))
         .context("run `cargo fmt --all`")
+}
+
+/// rustup's minimal profile has neither rustfmt nor clippy.
+fn ensure_components() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let is_there = process::cargo().args([subcommand, "--version"]).output();
+        if !is_there.is_ok_and(|output| output.status.success()) {
+            println!("adding the component {component} to the toolchain in use");
+            process::run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {

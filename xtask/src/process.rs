@@ -5,7 +5,7 @@
 //! user may have meant; [`foreign_cargo`] keeps none of it, because it starts another toolchain.
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -119,16 +119,17 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 ///
 /// A command that fails without a failed test (it did not compile, a binary crashed) counts as one
 /// failure, so that a summary never hides it.
-pub(crate) fn run_tests(command: &mut Command) -> Result<Counts> {
+pub(crate) fn run_tests(command: &Command) -> Result<Counts> {
+    let mut command = with_deadline(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("start `{}`; is it installed?", shown(command)))?;
+        .with_context(|| format!("start `{}`; is it installed?", shown(&command)))?;
     let mut counts = Counts::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.with_context(|| format!("read the output of `{}`", shown(command)))?;
+            let line = line.with_context(|| format!("read the output of `{}`", shown(&command)))?;
             let line = String::from_utf8_lossy(&line);
             counts.add_line(&line);
             writeln!(std::io::stdout().lock(), "{line}").context("write to standard output")?;
@@ -136,15 +137,54 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<Counts> {
     }
     let status = child
         .wait()
-        .with_context(|| format!("wait for `{}`", shown(command)))?;
-    if !status.success() && counts.failed == 0 {
+        .with_context(|| format!("wait for `{}`", shown(&command)))?;
+    if status.code() == Some(TIMED_OUT) {
+        eprintln!(
+            "error: `{}` hung; the test that began last is named above",
+            shown(&command)
+        );
+        counts.failed += 1;
+    } else if !status.success() && counts.failed == 0 {
         eprintln!(
             "error: `{}` failed ({status}) outside its tests",
-            shown(command)
+            shown(&command)
         );
         counts.failed = 1;
     }
     Ok(counts)
+}
+
+/// The longest a tier may take, build included; five times what the slowest needs on two cores.
+const TEST_DEADLINE: &str = "40m";
+
+/// How `timeout` says that it had to end the command.
+const TIMED_OUT: i32 = 124;
+
+/// The command under `timeout`, unless somebody is there to interrupt it.
+///
+/// `timeout` ends whatever the command started by a process group of its own, which the terminal's
+/// interrupt key would not reach.
+fn with_deadline(command: &Command) -> Command {
+    let mut guarded = if std::io::stdin().is_terminal() {
+        Command::new(command.get_program())
+    } else {
+        let mut timeout = Command::new("timeout");
+        timeout
+            .args(["--kill-after=10", TEST_DEADLINE])
+            .arg(command.get_program());
+        timeout
+    };
+    guarded.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => guarded.env(name, value),
+            None => guarded.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        guarded.current_dir(folder);
+    }
+    guarded
 }
 
 /// Whether a program of this name can be found, in `PATH` or where root's tools live.
@@ -214,6 +254,24 @@ mod tests {
         assert!(
             error.to_string().contains("`sh -c exit 3` failed"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_deadline_keeps_the_commands_environment_and_folder() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo \"test result: ok. $A passed; in $PWD\""]);
+        command.env("A", "3").current_dir("/");
+        assert_eq!(
+            run_tests(&command).unwrap(),
+            Counts {
+                passed: 3,
+                failed: 0
+            }
+        );
+        assert_eq!(
+            with_deadline(&command).get_current_dir(),
+            Some(Path::new("/"))
         );
     }
 

@@ -20,8 +20,9 @@ type Violation = (usize, String);
 /// A rule over one Rust file.
 type Rule = fn(&Source<'_>) -> Vec<Violation>;
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     file_name,
+    tier,
     length,
     module_doc,
     unsafe_code,
@@ -131,6 +132,23 @@ fn file_name(source: &Source<'_>) -> Vec<Violation> {
             )
         })
         .collect()
+}
+
+/// A test file of no tier would be run by nobody.
+fn tier(source: &Source<'_>) -> Vec<Violation> {
+    let has_tier = source.path.strip_prefix("tests/tests/").is_none_or(|file| {
+        file.contains('/')
+            || ["kernel_", "net_", "scenario_", "scenarios."]
+                .iter()
+                .any(|prefix| file.starts_with(prefix))
+    });
+    if has_tier {
+        return Vec::new();
+    }
+    vec![(
+        1,
+        "name the file kernel_*, net_*, scenario_* or scenarios: that is its tier".to_owned(),
+    )]
 }
 
 fn length(source: &Source<'_>) -> Vec<Violation> {

@@ -59,16 +59,22 @@ struct Compiler {
     has_source: bool,
 }
 
+impl std::fmt::Display for Toolchain {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "BPF toolchain: {}, rustc {} ({}), bpf-linker {LINKER_VERSION} ({})",
+            self.origin,
+            self.release,
+            self.rustc.display(),
+            self.linker.display()
+        )
+    }
+}
+
 /// The subcommand: finds or installs, and says which it was.
 pub(crate) fn run() -> Result<()> {
-    let toolchain = find_or_install()?;
-    println!(
-        "BPF toolchain: {}, rustc {} ({}), bpf-linker {LINKER_VERSION} ({})",
-        toolchain.origin,
-        toolchain.release,
-        toolchain.rustc.display(),
-        toolchain.linker.display()
-    );
+    println!("{}", find_or_install()?);
     Ok(())
 }
 

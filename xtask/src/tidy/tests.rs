@@ -21,6 +21,20 @@ fn empty_names_are_refused_as_files_and_folders() {
 }
 
 #[test]
+fn every_test_file_has_a_tier() {
+    for file in [
+        "kernel_icmp.rs",
+        "net_clusterip.rs",
+        "scenarios.rs",
+        "scenario/steps.rs",
+    ] {
+        check(tier, &format!("tests/tests/{file}"), "", &[]);
+    }
+    check(tier, "tests/tests/abi.rs", "", &[1]);
+    check(tier, "lb-common/tests/loom_flows.rs", "", &[]);
+}
+
+#[test]
 fn a_file_of_more_than_500_lines_is_refused() {
     check(length, "a.rs", &"x\n".repeat(500), &[]);
     check(length, "a.rs", &"x\n".repeat(501), &[500]);
