@@ -12,25 +12,42 @@ enum Group {
 }
 
 impl Group {
-    /// The group of an import's first path segment.
-    fn of(segment: &str) -> Self {
+    /// The group of an import's first path segment, in a file with these modules.
+    fn of(segment: &str, modules: &[&str]) -> Self {
         match segment {
             "std" | "core" | "alloc" => Self::Standard,
             "crate" | "self" | "super" => Self::Own,
+            module if modules.contains(&module) => Self::Own,
             _ => Self::External,
         }
     }
 }
 
-/// Judges the `use` items at the left margin; re-exports have an order of their own.
+/// The modules a file declares.
+fn declared<'a>(source: &'a Source<'_>) -> Vec<&'a str> {
+    source
+        .code_lines()
+        .filter(|(_, line)| !line.starts_with("use "))
+        .filter_map(|(_, line)| line.split_once("mod ")?.1.trim_end().strip_suffix(';'))
+        .collect()
+}
+
+/// Judges the `use` items at the left margin; re-exports have an order of their own, and so have
+/// imports of which one configuration takes the one and another the other.
 pub(super) fn groups(source: &Source<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut previous: Option<Group> = None;
     let mut blank_since = false;
     let mut is_inside = false;
+    let mut is_conditional = false;
+    let modules = declared(source);
     for ((number, line), original) in source.code_lines().zip(source.text.lines()) {
         if is_inside {
             is_inside = !line.contains(';');
+            continue;
+        }
+        if std::mem::replace(&mut is_conditional, line.starts_with("#[cfg(")) {
+            is_inside = line.starts_with("use ") && !line.contains(';');
             continue;
         }
         if let Some(path) = line.strip_prefix("use ") {
@@ -38,7 +55,7 @@ pub(super) fn groups(source: &Source<'_>) -> Vec<Violation> {
             let end = path
                 .find(|c: char| c != '_' && !c.is_alphanumeric())
                 .unwrap_or(path.len());
-            let group = Group::of(&path[..end]);
+            let group = Group::of(&path[..end], &modules);
             match previous {
                 Some(before) if before > group => found.push((
                     number,
@@ -94,6 +111,20 @@ mod tests {
     #[test]
     fn the_wrong_order_is_reported() {
         check("use crate::x;\n\nuse std::fs;\n", &[3]);
+    }
+
+    #[test]
+    fn a_module_of_the_file_is_our_own() {
+        check("mod layout;\n\nuse crate::x;\nuse layout::y;\n", &[]);
+        check("use crate::x;\nuse layout::y;\n", &[2]);
+    }
+
+    #[test]
+    fn alternatives_of_a_configuration_may_stand_together() {
+        check(
+            "#[cfg(not(loom))]\nuse std::x;\n#[cfg(loom)]\nuse loom::{\n    x,\n};\n",
+            &[],
+        );
     }
 
     #[test]
