@@ -77,7 +77,8 @@ fn doc() -> Result<()> {
     process::run(
         process::cargo()
             .args(["doc", "--quiet", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "--deny=warnings"),
+            // The compiler judges what lacks documentation; rustdoc also sees what macros make.
+            .env("RUSTDOCFLAGS", "--deny=warnings --allow=missing_docs"),
     )
 }
 
@@ -108,7 +109,7 @@ fn other_machine() -> Result<()> {
                 "--quiet",
                 "--locked",
                 "-Z",
-                "build-std",
+                "build-std=std,panic_abort",
                 "--target",
                 &target,
             ])
