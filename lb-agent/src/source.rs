@@ -4,6 +4,6 @@
 //! as batches of [`crate::model::event::Event`]. It begins with a full list of each kind.
 
 pub mod convert;
-//pub mod directory;
+pub mod directory;
 pub mod intern;
 pub mod report;

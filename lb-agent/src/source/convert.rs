@@ -69,3 +69,6 @@ fn port(value: i32, field: impl FnOnce() -> String, notes: &mut Notes) -> Option
     }
     port
 }
+
+#[cfg(test)]
+mod recorded;
