@@ -218,7 +218,7 @@ mod tests {
     }
 
     /// A file that holds these nodes, by name and zone.
-    fn file(nodes: &[(&str, &str)], is_partial: bool) -> Option<FileContent> {
+    fn file(nodes: &[(&str, &str)], is_partial: bool) -> FileContent {
         let position = Position {
             document: 1,
             line: 1,
@@ -227,11 +227,11 @@ mod tests {
             .iter()
             .map(|(name, zone)| (key(name), (Object::Node(node(name, zone)), position)))
             .collect();
-        Some(FileContent {
+        FileContent {
             objects,
             problems: vec![],
             is_partial,
-        })
+        }
     }
 
     fn applied(name: &str, zone: &str) -> Event {
@@ -241,9 +241,9 @@ mod tests {
     #[test]
     fn the_first_file_by_name_counts_and_the_next_takes_over() {
         let mut holdings = Holdings::default();
-        let later = holdings.replace(vec![("b".into(), file(&[("n", "from-b")], false))]);
+        let later = holdings.replace(vec![("b".into(), Some(file(&[("n", "from-b")], false)))]);
         assert_eq!(later, [applied("n", "from-b")]);
-        let first = holdings.replace(vec![("a".into(), file(&[("n", "from-a")], false))]);
+        let first = holdings.replace(vec![("a".into(), Some(file(&[("n", "from-a")], false)))]);
         assert_eq!(first, [applied("n", "from-a")]);
         let report = holdings.report();
         assert_eq!(report.problems.len(), 1);
@@ -267,13 +267,13 @@ mod tests {
         let mut holdings = Holdings::default();
         assert_eq!(
             holdings
-                .replace(vec![("a".into(), file(&[("n", "z")], false))])
+                .replace(vec![("a".into(), Some(file(&[("n", "z")], false)))])
                 .len(),
             1
         );
         let moved = vec![
-            ("a".into(), file(&[], false)),
-            ("b".into(), file(&[("n", "z")], false)),
+            ("a".into(), Some(file(&[], false))),
+            ("b".into(), Some(file(&[("n", "z")], false))),
         ];
         assert_eq!(holdings.replace(moved), []);
     }
@@ -281,21 +281,21 @@ mod tests {
     #[test]
     fn what_a_broken_file_held_stays_until_another_file_or_its_repair_says_otherwise() {
         let mut holdings = Holdings::default();
-        let both = file(&[("m", "z"), ("n", "z")], false);
+        let both = Some(file(&[("m", "z"), ("n", "z")], false));
         assert_eq!(holdings.replace(vec![("a".into(), both)]).len(), 2);
-        let broken = file(&[("m", "new")], true);
+        let broken = Some(file(&[("m", "new")], true));
         assert_eq!(
             holdings.replace(vec![("a".into(), broken)]),
             [applied("m", "new")]
         );
-        let elsewhere = vec![("b".into(), file(&[("n", "other")], false))];
+        let elsewhere = vec![("b".into(), Some(file(&[("n", "other")], false)))];
         assert_eq!(holdings.replace(elsewhere), [applied("n", "other")]);
         assert!(holdings.report().problems.is_empty());
         assert_eq!(
             holdings.replace(vec![("b".into(), None)]),
             [applied("n", "z")]
         );
-        let repaired = file(&[("m", "new")], false);
+        let repaired = Some(file(&[("m", "new")], false));
         assert_eq!(
             holdings.replace(vec![("a".into(), repaired)]),
             [Event::NodeRemoved("n".into())]

@@ -4,6 +4,7 @@
 //! type. The items of a list are converted one by one, so that one Kubernetes object is in memory
 //! at a time, whatever the size of the file.
 
+use std::collections::btree_map::Entry;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
@@ -128,16 +129,17 @@ impl Parser<'_> {
     }
 
     fn hold(&mut self, key: Key, object: Object) {
-        let position = self.position;
-        let key = Arc::new(key);
-        if self.content.objects.contains_key(&key) {
-            let detail = Detail::Duplicate {
-                winner: Arc::clone(self.name),
-            };
-            self.note(Some(key.to_string()), FieldProblem::new("", detail));
-        } else {
-            self.content.objects.insert(key, (object, position));
-        }
+        let described = match self.content.objects.entry(Arc::new(key)) {
+            Entry::Vacant(place) => {
+                place.insert((object, self.position));
+                return;
+            }
+            Entry::Occupied(held) => held.key().to_string(),
+        };
+        let detail = Detail::Duplicate {
+            winner: Arc::clone(self.name),
+        };
+        self.note(Some(described), FieldProblem::new("", detail));
     }
 
     fn failed(&mut self, object: Option<String>, document: &Document, failure: text::Failure) {

@@ -80,7 +80,7 @@ impl Running {
 }
 
 /// Only inotify can be in time.
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn changes_are_seen_when_they_happen() {

@@ -37,8 +37,10 @@ fn clean(fields: Value) -> EndpointSlice {
 }
 
 fn with_metadata(labels: Value, annotations: Value) -> Value {
-    json!({"metadata": {"namespace": "ns", "name": "svc-1", "labels": labels,
-        "annotations": annotations}})
+    let mut metadata = json!({"namespace": "ns", "name": "svc-1"});
+    metadata["labels"] = labels;
+    metadata["annotations"] = annotations;
+    json!({"metadata": metadata})
 }
 
 #[test]

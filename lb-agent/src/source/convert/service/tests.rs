@@ -5,13 +5,13 @@ use super::*;
 
 /// Converts a Service of this `spec` and `status`; the notes as `field: detail`.
 fn convert_spec(spec: Value, status: Value) -> (Option<Service>, Vec<String>) {
-    let service = json!({
+    let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"namespace": "ns", "name": "svc"},
-        "spec": spec,
-        "status": status,
     });
+    service["spec"] = spec;
+    service["status"] = status;
     let mut notes = Notes::new();
     let service = serde_json::from_value(service).unwrap();
     let service = convert(&service, &mut Interner::default(), &mut notes).unwrap();
