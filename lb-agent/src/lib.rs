@@ -10,3 +10,4 @@
 
 pub mod dataplane;
 pub mod model;
+pub mod plan;
