@@ -33,6 +33,7 @@ pub mod flow;
 pub mod flows;
 pub mod hash;
 pub mod id;
+pub mod maglev;
 pub mod packet;
 pub mod table;
 pub mod tables;
