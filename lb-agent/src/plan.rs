@@ -55,10 +55,7 @@ pub struct ServiceView<'a> {
 
 impl<'a> ServiceView<'a> {
     /// A view of `service`; `slices` may be in any order.
-    pub fn new(
-        service: &'a Service,
-        slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    ) -> Self {
+    pub fn new(service: &'a Service, slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
         let mut slices: Vec<_> = slices.into_iter().collect();
         slices.sort_by(|a, b| a.name.cmp(&b.name));
         Self { service, slices }

@@ -228,7 +228,11 @@ impl<D: Dataplane> Reconciler<D> {
     fn retry_parked(&mut self) -> Result<(), DataplaneError> {
         let keys: Vec<_> = self.parked.keys().copied().collect();
         for key in keys {
-            match self.parked.get(&key).map(|write| self.dataplane.apply(write)) {
+            match self
+                .parked
+                .get(&key)
+                .map(|write| self.dataplane.apply(write))
+            {
                 Some(Ok(())) => {
                     self.parked.remove(&key);
                 }

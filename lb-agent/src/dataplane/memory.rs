@@ -111,7 +111,11 @@ impl Memory {
         for position in 0..header.count {
             let (word, is_upper) = RegionHeader::id_word(position);
             let word = words[word as usize];
-            let id = BackendId::from_raw(if is_upper { hash::upper(word) } else { hash::lower(word) });
+            let id = BackendId::from_raw(if is_upper {
+                hash::upper(word)
+            } else {
+                hash::lower(word)
+            });
             let record = self.backends.get(&id.index());
             let record = record.filter(|record| record.is(id));
             let Some(record) = record else {
@@ -140,9 +144,7 @@ impl Memory {
     fn write_region(&mut self, offset: u32, words: &[u64]) -> Result<(), DataplaneError> {
         let begin = offset as usize;
         let end = begin + words.len();
-        let is_read = |&(start, stop): &(u32, u32)| {
-            begin < stop as usize && (start as usize) < end
-        };
+        let is_read = |&(start, stop): &(u32, u32)| begin < stop as usize && (start as usize) < end;
         if offset == 0
             || end > self.capacity.arena_words as usize
             || words.len() < HEADER_WORDS as usize

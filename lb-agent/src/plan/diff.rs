@@ -84,11 +84,7 @@ impl Planner {
     }
 
     /// Whether `FRONTENDS` has room, given what this Service alone claims and gives up.
-    fn check_frontends(
-        &self,
-        name: &ObjectName,
-        ports: &[DesiredPort<'_>],
-    ) -> Result<(), Report> {
+    fn check_frontends(&self, name: &ObjectName, ports: &[DesiredPort<'_>]) -> Result<(), Report> {
         let wanted: BTreeSet<_> = ports.iter().flat_map(desired_keys).collect();
         let published = self.frontends.published();
         let added = wanted
@@ -217,12 +213,7 @@ impl Planner {
         }
     }
 
-    fn commit(
-        &mut self,
-        name: &ObjectName,
-        rank: &Arc<Rank>,
-        acquired: Acquired,
-    ) -> Vec<Write> {
+    fn commit(&mut self, name: &ObjectName, rank: &Arc<Rank>, acquired: Acquired) -> Vec<Write> {
         let old = self.planned.remove(name);
         let old = old.map(|planned| planned.ports).unwrap_or_default();
         let mut steps = Steps::default();
@@ -386,7 +377,9 @@ fn set_of(
 
 fn identity(backends: &Ids<BackendKey, BackendId>, id: BackendId) -> u64 {
     let key = backends.key(id.index());
-    key.map_or(0, |key| maglev::identity(key.address, key.port, key.protocol))
+    key.map_or(0, |key| {
+        maglev::identity(key.address, key.port, key.protocol)
+    })
 }
 
 /// What stands for `candidate` of the port in `BACKENDS`.

@@ -272,10 +272,13 @@ fn allows(topology: Topology, candidate: &Candidate<'_>, node: &NodeView<'_>) ->
             let mut hints = candidate.endpoint.node_hints.iter();
             hints.any(|hint| **hint == *node.name)
         }
-        Topology::SameZone => node.zone.filter(|zone| !zone.is_empty()).is_some_and(|zone| {
-            let mut hints = candidate.endpoint.zone_hints.iter();
-            hints.any(|hint| **hint == *zone)
-        }),
+        Topology::SameZone => node
+            .zone
+            .filter(|zone| !zone.is_empty())
+            .is_some_and(|zone| {
+                let mut hints = candidate.endpoint.zone_hints.iter();
+                hints.any(|hint| **hint == *zone)
+            }),
     }
 }
 

@@ -143,12 +143,10 @@ impl Planner {
         let name = &view.service.name;
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
-        let writes = self
-            .replace(name, &rank, &ports)
-            .unwrap_or_else(|report| {
-                reports.push(report);
-                Vec::new()
-            });
+        let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
+            reports.push(report);
+            Vec::new()
+        });
         if reports.is_empty() {
             self.reports.remove(name);
         } else {
@@ -263,8 +261,7 @@ impl Planner {
         let key = *self.backends.key(id.index())?;
         let state = self.state(id.index());
         state.written = state.flags();
-        let record =
-            BackendRecord::new(id, key.address, key.port, key.protocol, state.written);
+        let record = BackendRecord::new(id, key.address, key.port, key.protocol, state.written);
         Some(Write::SetBackend { id, record })
     }
 }

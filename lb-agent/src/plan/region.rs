@@ -82,11 +82,10 @@ impl Builder {
         }));
         if header.table_size > 0 {
             self.members.clear();
-            self.members
-                .extend(key.members.iter().map(|member| Member {
-                    identity: identity(member.id),
-                    weight: member.weight,
-                }));
+            self.members.extend(key.members.iter().map(|member| Member {
+                identity: identity(member.id),
+                weight: member.weight,
+            }));
             self.slots.clear();
             self.slots.resize(header.table_size as usize, 0);
             let cursors = self.cursors.len().max(self.members.len());
@@ -106,7 +105,9 @@ impl Builder {
 pub fn fingerprint(words: &[u64]) -> [u64; 2] {
     [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f].map(|seed| {
         let seeded = hash::mix(seed, words.len() as u64);
-        words.iter().fold(seeded, |state, &word| hash::mix(state, word ^ seed))
+        words
+            .iter()
+            .fold(seeded, |state, &word| hash::mix(state, word ^ seed))
     })
 }
 

@@ -120,12 +120,16 @@ fn service_name<'a>(
         kind: kind_number(*kind),
         is_shadowed: planner.frontends.is_shadowed(key, index),
     });
-    let refused = port.selection.refused.iter().map(|&(endpoint, number)| EndpointName {
-        backend: 0,
-        bits: condition_bits(endpoint),
-        out: Some(OutReason::Refused),
-        ..place(endpoint, number, strings, &service.name.namespace)
-    });
+    let refused = port
+        .selection
+        .refused
+        .iter()
+        .map(|&(endpoint, number)| EndpointName {
+            backend: 0,
+            bits: condition_bits(endpoint),
+            out: Some(OutReason::Refused),
+            ..place(endpoint, number, strings, &service.name.namespace)
+        });
     let mut endpoints: Vec<_> = refused.collect();
     for candidate in &port.selection.candidates {
         endpoints.push(endpoint_name(planner, port, candidate, strings, kept_back));
@@ -162,8 +166,14 @@ fn endpoint_name<'a>(
     let mut bits = condition_bits(candidate.endpoint);
     for (is_set, bit) in [
         (candidate.is_local, EndpointName::LOCAL),
-        (port.serves(Audience::Internal, candidate), EndpointName::INTERNAL),
-        (port.serves(Audience::External, candidate), EndpointName::EXTERNAL),
+        (
+            port.serves(Audience::Internal, candidate),
+            EndpointName::INTERNAL,
+        ),
+        (
+            port.serves(Audience::External, candidate),
+            EndpointName::EXTERNAL,
+        ),
     ] {
         if is_set {
             bits |= bit;
@@ -191,7 +201,10 @@ fn condition_bits(endpoint: &Endpoint) -> u8 {
         (endpoint.terminating, EndpointName::TERMINATING),
     ]
     .into_iter()
-    .fold(0, |bits, (is_set, bit)| if is_set { bits | bit } else { bits })
+    .fold(
+        0,
+        |bits, (is_set, bit)| if is_set { bits | bit } else { bits },
+    )
 }
 
 /// Where an endpoint is and which Pod it is; the rest is to be filled in.
