@@ -40,7 +40,7 @@ pub mod report;
 mod restore;
 pub mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use filters::{backend_bit, service_bit};
 

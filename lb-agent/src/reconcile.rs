@@ -62,7 +62,9 @@ pub struct Reconciler<D> {
 
 impl<D: Dataplane> Reconciler<D> {
     /// Begins with what the tables hold and flows name.
-    pub fn start(dataplane: D) -> Result<Self, DataplaneError> {
+    pub fn start(mut dataplane: D) -> Result<Self, DataplaneError> {
+        // Programs may still read a region that an earlier agent gave up as its last act.
+        dataplane.wait_for_readers()?;
         let actual = dataplane.read_all()?;
         let in_use = dataplane.ids_in_use()?;
         let planner = Planner::restore(dataplane.capacity(), actual, &in_use);

@@ -19,7 +19,7 @@ use crate::model::name::ObjectName;
 use fixture::{NODE, World, endpoint, service, slice};
 
 pub(crate) mod fixture;
-mod random;
+pub(crate) mod random;
 mod scale;
 
 const CAPACITY: Capacity = Capacity {
@@ -65,7 +65,8 @@ fn sweep(planner: &mut Planner, memory: &mut Memory) {
     apply(memory, writes);
 }
 
-fn restart(memory: &Memory) -> Planner {
+fn restart(memory: &mut Memory) -> Planner {
+    memory.wait_for_readers().unwrap();
     Planner::restore(
         memory.capacity(),
         memory.read_all().unwrap(),
@@ -400,7 +401,7 @@ fn a_restart_with_the_same_objects_writes_nothing() {
     let (mut planner, mut memory) = (Planner::new(CAPACITY), Memory::new(CAPACITY));
     let world = web();
     settle(&mut planner, &mut memory, &world);
-    let mut planner = restart(&memory);
+    let mut planner = restart(&mut memory);
     assert_eq!(settle(&mut planner, &mut memory, &world), []);
     assert_eq!(planner.remove_unclaimed(), []);
     assert_eq!(settle(&mut planner, &mut memory, &world), []);
@@ -419,7 +420,7 @@ fn a_restart_removes_what_is_gone_and_keeps_the_rest() {
     ));
     settle(&mut planner, &mut memory, &world);
     world.services.remove(&fixture::name("gone"));
-    let mut planner = restart(&memory);
+    let mut planner = restart(&mut memory);
     assert_eq!(settle(&mut planner, &mut memory, &world), []);
     let writes = planner.remove_unclaimed();
     let writes = apply(&mut memory, writes);
@@ -438,7 +439,7 @@ fn a_restart_removes_what_is_gone_and_keeps_the_rest() {
 fn ids_that_only_flows_name_are_not_given_out_after_a_restart() {
     let mut memory = Memory::new(CAPACITY);
     memory.in_use.services.insert(ServiceId::new(1, 5));
-    let mut planner = restart(&memory);
+    let mut planner = restart(&mut memory);
     let _ = planner.remove_unclaimed();
     settle(&mut planner, &mut memory, &web());
     assert!(!memory.services.contains_key(&1));

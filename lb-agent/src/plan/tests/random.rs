@@ -44,7 +44,7 @@ fn seen(memory: &Memory) -> Seen {
 }
 
 #[derive(Clone, Debug)]
-enum Event {
+pub(crate) enum Event {
     Service {
         service: u8,
         ports: u8,
@@ -64,7 +64,7 @@ enum Event {
     Restart,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub(crate) fn event() -> impl Strategy<Value = Event> {
     let endpoints = proptest::collection::vec((0..12_u8, 0..32_u8), 0..6);
     prop_oneof![
         4 => (0..5_u8, 1..4_u8, 0..8_u8, any::<bool>()).prop_map(
@@ -159,7 +159,7 @@ fn run(capacity: Capacity, events: &[Event]) -> Result<(), TestCaseError> {
         match event {
             Event::Sweep => sweep(&mut planner, &mut memory),
             Event::Restart => {
-                planner = restart(&memory);
+                planner = restart(&mut memory);
                 settle(&mut planner, &mut memory, &world);
                 let writes = planner.remove_unclaimed();
                 apply(&mut memory, writes);
