@@ -4,7 +4,7 @@
 //! in one queue, and a write that fails is tried again before any other. Wherever the agent dies,
 //! the tables are sound, and the next agent begins with what they hold.
 //!
-//! Nothing is written before Services *and* EndpointSlices have been listed, and after a reset not
+//! Nothing is written before Services *and* `EndpointSlices` have been listed, and after a reset not
 //! until both have been listed again: an object that is merely not known yet must not be taken for
 //! one that was deleted.
 

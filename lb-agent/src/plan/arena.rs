@@ -61,7 +61,7 @@ impl Arena {
         let Some((&start, &size)) = self.free.range(..=offset).next_back() else {
             return false;
         };
-        if offset % UNIT != 0 || start + size < end {
+        if !offset.is_multiple_of(UNIT) || start + size < end {
             return false;
         }
         self.remove(start, size);

@@ -351,7 +351,7 @@ fn check_counts(ports: &[DesiredPort<'_>]) -> Result<(), Report> {
         let count = port.selection.candidates.len();
         if count > MAX_BACKENDS as usize {
             return Err(Report::TooManyEndpoints {
-                port: port.key.name.port.to_string(),
+                port: port.key.name.port.clone(),
                 count,
                 most: MAX_BACKENDS,
             });

@@ -84,7 +84,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// The lists that a port of `service` with this NodePort needs.
+    /// The lists that a port of `service` with this node port needs.
     pub fn of(service: &Service, node_port: u16) -> Self {
         let is_external = is_externally_accessible(service, node_port);
         let is_internal_local = service.internal_policy == TrafficPolicy::Local;
@@ -97,7 +97,7 @@ impl Lists {
 }
 
 /// Whether clients from outside can reach the port at all.
-pub fn is_externally_accessible(service: &Service, node_port: u16) -> bool {
+pub const fn is_externally_accessible(service: &Service, node_port: u16) -> bool {
     node_port != 0 || !service.load_balancer_ips.is_empty() || !service.external_ips.is_empty()
 }
 
@@ -167,7 +167,7 @@ fn join<'a>(
 }
 
 /// Why an address cannot be an endpoint's or a service's, if so.
-pub fn refusal(address: IpAddr, is_v6: bool) -> Option<Refusal> {
+pub const fn refusal(address: IpAddr, is_v6: bool) -> Option<Refusal> {
     if address.is_ipv6() != is_v6 {
         return Some(Refusal::OtherFamily);
     }

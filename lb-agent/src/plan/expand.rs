@@ -97,7 +97,7 @@ pub fn expand<'a>(
     for port in &service.ports {
         if port.port == 0 || !names.insert((&port.name, port.protocol)) {
             reports.push(Report::PortRefused {
-                port: port.name.to_string(),
+                port: port.name.clone(),
                 number: port.port,
             });
             continue;

@@ -49,7 +49,7 @@ impl Frontends {
         }
     }
 
-    pub(super) fn published(&self) -> &BTreeMap<FrontendKey, FrontendValue> {
+    pub(super) const fn published(&self) -> &BTreeMap<FrontendKey, FrontendValue> {
         &self.published
     }
 

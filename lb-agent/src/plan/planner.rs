@@ -163,8 +163,7 @@ impl Planner {
             return Vec::new();
         };
         let rank = Arc::clone(&planned.rank);
-        self.replace(name, &rank, &[])
-            .expect("a Service without ports needs no room")
+        self.replace(name, &rank, &[]).unwrap_or_default()
     }
 
     /// Every Service that the tables have something of.

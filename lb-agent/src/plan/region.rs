@@ -90,8 +90,12 @@ impl Builder {
             self.slots.resize(header.table_size as usize, 0);
             let cursors = self.cursors.len().max(self.members.len());
             self.cursors.resize(cursors, Cursor::default());
-            maglev::fill(&self.members, &mut self.slots, &mut self.cursors)
-                .expect("the header's table size, and members that have weights");
+            let filled = maglev::fill(&self.members, &mut self.slots, &mut self.cursors);
+            debug_assert_eq!(
+                filled,
+                Ok(()),
+                "the header's table size, members with weights"
+            );
             words.extend(self.slots.chunks(4).map(|four| {
                 let slots = four.iter().rev();
                 slots.fold(0, |word, &slot| word << 16 | u64::from(slot))
@@ -130,7 +134,7 @@ struct Found {
 pub struct Regions {
     /// The free words.
     pub arena: Arena,
-    regions: BTreeMap<Arc<SetKey>, Region>,
+    by_key: BTreeMap<Arc<SetKey>, Region>,
     found: BTreeMap<u32, Found>,
 }
 
@@ -161,7 +165,7 @@ impl Regions {
     pub fn new(words: u32) -> Self {
         Self {
             arena: Arena::new(words),
-            regions: BTreeMap::new(),
+            by_key: BTreeMap::new(),
             found: BTreeMap::new(),
         }
     }
@@ -174,9 +178,9 @@ impl Regions {
         hint: u32,
         build: impl FnOnce(&SetKey) -> Vec<u64>,
     ) -> Option<Placed> {
-        if let Some((shared, _)) = self.regions.get_key_value(&key) {
+        if let Some((shared, _)) = self.by_key.get_key_value(&key) {
             let key = Arc::clone(shared);
-            let region = self.regions.get_mut(&key)?;
+            let region = self.by_key.get_mut(&key)?;
             region.references += 1;
             let offset = region.offset;
             return Some(Placed {
@@ -204,7 +208,7 @@ impl Regions {
             words: length,
             references: 1,
         };
-        self.regions.insert(Arc::clone(&key), region);
+        self.by_key.insert(Arc::clone(&key), region);
         Some(Placed {
             key,
             offset,
@@ -237,12 +241,12 @@ impl Regions {
 
     /// Where the region of `key` is; 0 if it is nowhere.
     pub fn offset(&self, key: &SetKey) -> u32 {
-        self.regions.get(key).map_or(0, |region| region.offset)
+        self.by_key.get(key).map_or(0, |region| region.offset)
     }
 
     /// How many regions there are.
     pub fn count(&self) -> usize {
-        self.regions.len()
+        self.by_key.len()
     }
 
     /// Remembers a region of an earlier agent. False if it cannot be one.
@@ -269,11 +273,11 @@ impl Regions {
     }
 
     fn drop_reference(&mut self, key: &Arc<SetKey>) -> Option<Region> {
-        let region = self.regions.get_mut(key)?;
+        let region = self.by_key.get_mut(key)?;
         region.references -= 1;
         if region.references > 0 {
             return None;
         }
-        self.regions.remove(key)
+        self.by_key.remove(key)
     }
 }

@@ -34,7 +34,7 @@ where
     I: Iterator<Item = ServiceView<'a>> + Clone,
 {
     /// A snapshot to be serialised, of every Service there is.
-    pub fn new(planner: &'a Planner, node: NodeView<'a>, services: I) -> Self {
+    pub const fn new(planner: &'a Planner, node: NodeView<'a>, services: I) -> Self {
         Self {
             planner,
             node,
@@ -53,8 +53,8 @@ where
         let reports: Vec<_> = reports
             .iter()
             .map(|(name, report)| ReportName {
-                namespace: name.namespace.to_string(),
-                name: name.name.to_string(),
+                namespace: name.namespace.clone(),
+                name: name.name.clone(),
                 text: report.to_string(),
             })
             .collect();
@@ -138,9 +138,9 @@ fn service_name<'a>(
     let PortKey { name, is_v6 } = &port.key;
     ServiceName {
         id: planned.map_or(0, |planned| planned.id.raw()),
-        namespace: service.name.namespace.to_string(),
-        name: service.name.name.to_string(),
-        port_name: name.port.to_string(),
+        namespace: service.name.namespace.clone(),
+        name: service.name.name.clone(),
+        port_name: name.port.clone(),
         protocol: name.protocol.number(),
         is_v6: *is_v6,
         frontends: frontends.collect(),

@@ -8,6 +8,7 @@ use lb_common::flow::Protocol;
 use lb_common::id::ServiceId;
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::frontend::FrontendKey;
+use lb_common::table::service::ServiceWord;
 
 use super::endpoints::mapped;
 use super::planner::Planner;
@@ -140,7 +141,7 @@ fn equal_sets_share_a_region() {
     settle(&mut planner, &mut memory, &world);
     let offset = |address| {
         let index = memory.frontends[&key(address, 80)].service_index();
-        memory.services[&index].map(|word| word.offset())
+        memory.services[&index].map(ServiceWord::offset)
     };
     assert_eq!(offset("10.96.0.1"), offset("10.96.0.2"));
     assert_eq!(offset("10.96.0.1")[0], offset("10.96.0.1")[1]);
@@ -279,7 +280,7 @@ fn the_oldest_service_gets_a_contested_frontend_and_its_heir_takes_over_without_
             .name
             .service
             .name
-            .to_string()
+            .clone()
     };
     assert_eq!(owner(&planner, &memory), "old");
     let shadowed: Vec<_> = planner
@@ -440,7 +441,7 @@ fn ids_that_only_flows_name_are_not_given_out_after_a_restart() {
     let mut memory = Memory::new(CAPACITY);
     memory.in_use.services.insert(ServiceId::new(1, 5));
     let mut planner = restart(&mut memory);
-    let _ = planner.remove_unclaimed();
+    assert!(planner.remove_unclaimed().is_empty());
     settle(&mut planner, &mut memory, &web());
     assert!(!memory.services.contains_key(&1));
     memory.in_use = InUse::default();

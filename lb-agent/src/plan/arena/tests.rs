@@ -69,7 +69,7 @@ proptest! {
         steps in proptest::collection::vec((0..10_u8, 1..200_u32, any::<proptest::sample::Index>()), 1..150),
     ) {
         let mut arena = Arena::new(WORDS);
-        let mut taken = vec![false; 128];
+        let mut taken = [false; 128];
         taken[0] = true;
         let mut held: Vec<(u32, u32)> = Vec::new();
         let mut retired: Vec<(u32, u32)> = Vec::new();

@@ -7,7 +7,7 @@ use crate::plan::tests::fixture::{endpoint, service, slice};
 /// What each list holds, by the endpoints' numbers; `None` where no policy asks for the list.
 type List<'a> = Option<&'a [u8]>;
 
-/// Traffic policies of a row, and whether the port has a NodePort.
+/// Traffic policies of a row, and whether the port has a node port.
 #[derive(Clone, Copy)]
 struct Policies(TrafficPolicy, TrafficPolicy, u16);
 

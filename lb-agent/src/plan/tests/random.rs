@@ -20,14 +20,14 @@ fn seen(memory: &Memory) -> Seen {
         let backends = (0..header.count).map(|position| {
             let (word, is_upper) = RegionHeader::id_word(position);
             let raw = words[word as usize] >> if is_upper { 32 } else { 0 };
-            let id = lb_common::id::BackendId::from_raw(raw as u32);
+            let id = lb_common::id::BackendId::from_raw(lb_common::hash::lower(raw));
             let record = memory.backends[&id.index()];
             let address = std::net::Ipv6Addr::from(record.address()).to_canonical();
             (address, record.port(), record.flags().0)
         });
         let slots = (0..header.table_size).map(|slot| {
             let (word, shift) = header.slot_word(slot);
-            (words[word as usize] >> shift) as u16
+            u16::try_from(words[word as usize] >> shift & 0xffff).unwrap()
         });
         (header, backends.collect(), slots.collect())
     };

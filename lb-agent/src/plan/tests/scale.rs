@@ -1,6 +1,8 @@
 //! What planning costs, at a tenth of the size that is promised: 10 endpoints and two families for
 //! each of 1000 Services. Figures are printed; growth is asserted.
 
+#![expect(clippy::print_stdout, reason = "figures are printed")]
+
 use std::time::{Duration, Instant};
 
 use super::*;
