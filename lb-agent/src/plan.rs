@@ -10,7 +10,7 @@
 //! ordered so that the tables are sound after each of them, and so wherever the agent dies:
 //!
 //! 1. frontends that nobody wants any more are removed;
-//! 2. records of new backends, and their bits of the filter;
+//! 2. bits of the filter and records of new backends;
 //! 3. regions, where no service names them yet;
 //! 4. the words of `SERVICES`, which is when the change takes effect;
 //! 5. bits of the service filter, then frontends;

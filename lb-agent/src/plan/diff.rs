@@ -257,13 +257,14 @@ impl Planner {
         }
         for &(id, _) in &acquired.backends {
             touched.remove(&id);
-            steps.backends.extend(self.write_backend(id));
+            // The bit before the record: a restart takes a record as proof of its bit.
             if let Some(key) = self.backends.key(id.index()) {
                 let bit = backend_bit(key.address);
                 if self.backend_bits.set(bit) {
                     steps.backends.push(Write::MarkBackend(bit));
                 }
             }
+            steps.backends.extend(self.write_backend(id));
         }
         for id in touched {
             let state = *self.state(id.index());
