@@ -94,8 +94,12 @@ pub fn expand<'a>(
     let mut ports = Vec::with_capacity(service.ports.len() * service.cluster_ips.len());
     let mut reports = Vec::new();
     let mut names: BTreeSet<(&str, Protocol)> = BTreeSet::new();
+    let mut numbers = BTreeSet::new();
     for port in &service.ports {
-        if port.port == 0 || !names.insert((&port.name, port.protocol)) {
+        if port.port == 0
+            || !names.insert((&port.name, port.protocol))
+            || !numbers.insert((port.port, port.protocol))
+        {
             reports.push(Report::PortRefused {
                 port: port.name.clone(),
                 number: port.port,

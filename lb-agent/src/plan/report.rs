@@ -79,7 +79,7 @@ pub enum Report {
         /// What is wrong with it.
         refusal: Refusal,
     },
-    /// Two ports of one name and protocol, or a port 0. The others are used.
+    /// Two ports of one name or number and protocol, or a port 0. The others are used.
     PortRefused {
         /// Name of the port.
         port: String,
@@ -139,8 +139,8 @@ impl fmt::Display for Report {
             ),
             Self::PortRefused { port, number } => write!(
                 formatter,
-                "port {port:?} ({number}) refused, since its name is not unique or its number is \
-                 0: correct the Service"
+                "port {port:?} ({number}) refused, since its name or number is not unique or \
+                 its number is 0: correct the Service"
             ),
             Self::TooManyEndpoints { port, count, most } => write!(
                 formatter,
