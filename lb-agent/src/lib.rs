@@ -10,4 +10,6 @@
 
 pub mod dataplane;
 pub mod model;
+pub mod plan;
+pub mod reconcile;
 pub mod source;
