@@ -8,5 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod clock;
 pub mod dataplane;
 pub mod model;
+pub mod settings;
