@@ -3,11 +3,13 @@
 
 pub mod bpf;
 pub mod bpffs;
+pub mod flows;
 pub mod layout;
 pub mod load;
 pub mod maps;
 pub mod mmap;
 pub mod privilege;
+pub mod sweep;
 pub mod syscall;
 pub mod tables;
 

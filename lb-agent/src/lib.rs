@@ -10,5 +10,6 @@
 
 pub mod clock;
 pub mod dataplane;
+pub mod interfaces;
 pub mod model;
 pub mod settings;
