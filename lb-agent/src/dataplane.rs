@@ -1,8 +1,10 @@
 //! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
 //! memory that fails when told to.
 
+pub mod attach;
 pub mod bpf;
 pub mod bpffs;
+pub mod clsact;
 pub mod flows;
 pub mod layout;
 pub mod load;
