@@ -23,6 +23,8 @@ use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::service::{Audience, ServiceWord};
 
+pub mod memory;
+
 /// One change to one table. A list of them is applied in order, and after each the datapath is
 /// sound: that is what the planner's order is for.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -12,4 +12,6 @@ pub mod clock;
 pub mod dataplane;
 pub mod interfaces;
 pub mod model;
+pub mod plan;
+pub mod reconcile;
 pub mod settings;
