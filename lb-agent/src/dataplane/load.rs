@@ -147,6 +147,18 @@ pub enum LoadError {
     },
 }
 
+/// Checks what can be checked before anything is touched: that there is an object of this version
+/// and that this process may load it.
+pub fn check(sizes: &Sizes, variant: Variant) -> Result<(), LoadError> {
+    needed_shapes(&object(variant)?, sizes)?;
+    let missing = privilege::missing();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(LoadError::Privilege { missing })
+    }
+}
+
 /// A loaded object: its maps are pinned, its programs verified.
 #[derive(Debug)]
 pub struct Loaded {
@@ -159,12 +171,9 @@ impl Loaded {
     /// Loads `variant` with tables of `sizes`, pinned below `pin_dir`; adopts the tables that are
     /// pinned there already if they have the same shapes, and touches nothing if they do not.
     pub fn load(pin_dir: &Path, sizes: &Sizes, variant: Variant) -> Result<Self, LoadError> {
+        check(sizes, variant)?;
         let object = object(variant)?;
         let shapes = needed_shapes(&object, sizes)?;
-        let missing = privilege::missing();
-        if !missing.is_empty() {
-            return Err(LoadError::Privilege { missing });
-        }
         bpffs::prepare(pin_dir)?;
         let paths = PinPaths::new(pin_dir);
         let unusable = |source| BpffsError::Directory {
