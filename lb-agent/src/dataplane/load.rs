@@ -17,6 +17,8 @@ use crate::settings::Sizes;
 
 /// Names the object file to load instead of the embedded one.
 pub const OBJECT_PATH_VARIABLE: &str = "STEERAGE_BPF_OBJECT_PATH";
+/// The same for the object that logs.
+pub const DEBUG_OBJECT_PATH_VARIABLE: &str = "STEERAGE_BPF_OBJECT_DEBUG_PATH";
 /// The program at the side of a workload's device where the pod's packets come in.
 pub const WORKLOAD_INGRESS: &str = "lb_workload_ingress";
 /// The program at the side of a workload's device where packets go to the pod.
@@ -229,14 +231,14 @@ impl Loaded {
 }
 
 fn object(variant: Variant) -> Result<Vec<u8>, LoadError> {
-    if let Some(path) = std::env::var_os(OBJECT_PATH_VARIABLE).filter(|path| !path.is_empty()) {
+    let (variable, embedded) = match variant {
+        Variant::Normal => (OBJECT_PATH_VARIABLE, OBJECT),
+        Variant::Debug => (DEBUG_OBJECT_PATH_VARIABLE, DEBUG_OBJECT),
+    };
+    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return std::fs::read(&path).map_err(|source| LoadError::ReadObject { path, source });
     }
-    let embedded = match variant {
-        Variant::Normal => OBJECT,
-        Variant::Debug => DEBUG_OBJECT,
-    };
     if embedded.is_empty() {
         return Err(LoadError::NoObject);
     }
