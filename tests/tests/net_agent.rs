@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use lb_agent::agent::{self, AgentError};
 use lb_agent::dataplane::bpffs::PinPaths;
+use lb_agent::dataplane::clsact;
 use lb_agent::dataplane::layout::Table;
 use lb_agent::dataplane::load::LoadError;
 use lb_agent::dataplane::maps::BpfDataplane;
@@ -331,11 +332,22 @@ fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
         stop(machine.start(legacy.clone()));
         assert!(machine.pins().clsact().join(third_pod.to_string()).exists());
         assert_eq!(
-            filters().matches("lb_workload_in").count(),
+            filters().matches("handle 0x5354").count(),
             1,
             "{}",
             filters()
         );
     }
     assert_eq!(link_id(&ingress), link);
+
+    // What cleanup does at such a device.
+    clsact::remove(&machine.pins(), third_pod).unwrap();
+    clsact::remove(&machine.pins(), third_pod).unwrap();
+    assert_eq!(filters(), "");
+    let qdiscs = Command::new("tc")
+        .args(["qdisc", "show", "dev", "pod3"])
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&qdiscs.stdout).contains("clsact"));
+    assert!(clsact::marked(&machine.pins()).unwrap().is_empty());
 }

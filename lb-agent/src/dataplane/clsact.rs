@@ -8,12 +8,15 @@ use std::fs;
 use std::io;
 
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
     qdisc_detach_program,
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use futures::TryStreamExt as _;
 use lb_common::flow::Hook;
+use netlink_packet_route::tc;
 use nix::net::if_::if_indextoname;
+use tokio::task::JoinSet;
 
 use super::bpffs::{PinPaths, read_dir_or_empty};
 use super::load::{WORKLOAD_EGRESS, WORKLOAD_INGRESS};
@@ -159,16 +162,55 @@ pub fn unmark(paths: &PinPaths, interface: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Undoes everything at a device, for `steerage cleanup`: our filters, the qdisc if it is ours and
+/// nobody else has a filter there, the mark. A device that is gone is fine.
+pub fn remove(paths: &PinPaths, interface: u32) -> io::Result<()> {
+    detach(interface)?;
+    if owns_qdisc(paths, interface) && if_indextoname(interface).is_ok() {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(remove_qdisc(interface))?;
+    }
+    unmark(paths, interface)
+}
+
+async fn remove_qdisc(interface: u32) -> io::Result<()> {
+    let index = i32::try_from(interface).map_err(io::Error::other)?;
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    for request in [
+        handle.traffic_filter(index).get().ingress(),
+        handle.traffic_filter(index).get().egress(),
+    ] {
+        let filters: Vec<_> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(io::Error::other)?;
+        if !filters.is_empty() {
+            return Ok(());
+        }
+    }
+    let mut request = handle.qdisc().del(index);
+    request.message_mut().header.parent = tc::TcHandle::CLSACT;
+    request
+        .message_mut()
+        .attributes
+        .push(tc::TcAttribute::Kind("clsact".to_owned()));
+    request.execute().await.map_err(io::Error::other)
+}
+
 /// The system's error inside of aya's, or all of it as text.
 fn io_error(error: ProgramError) -> io::Error {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(current) = source {
-        if let Some(io) = current.downcast_ref::<io::Error>()
-            && let Some(code) = io.raw_os_error()
-        {
-            return io::Error::from_raw_os_error(code);
-        }
-        source = current.source();
+    match error {
+        ProgramError::TcError(TcError::IoError(error)) => error,
+        ProgramError::TcError(TcError::NetlinkError(error)) => match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::other(error),
+        },
+        ProgramError::SyscallError(error) => error.io_error,
+        error => io::Error::other(error),
     }
-    io::Error::other(error)
 }
