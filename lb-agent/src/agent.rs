@@ -47,7 +47,7 @@ const QUEUED_BATCHES: usize = 16;
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
-const RECLAIM_INTERVAL: Duration = Duration::from_secs(60);
+const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
 /// How often the debug datapath's log is read: its buffer holds what comes in between.
 const LOG_INTERVAL: Duration = Duration::from_millis(20);
 /// How soon devices are looked at again after a failure.

@@ -12,16 +12,20 @@ use std::time::{Duration, Instant};
 use lb_agent::agent::{self, AgentError};
 use lb_agent::dataplane::bpffs::PinPaths;
 use lb_agent::dataplane::clsact;
+use lb_agent::dataplane::flows::FlowTables;
 use lb_agent::dataplane::layout::Table;
 use lb_agent::dataplane::load::LoadError;
 use lb_agent::dataplane::maps::BpfDataplane;
+use lb_agent::dataplane::sweep::Sweeper;
 use lb_agent::dataplane::syscall::{self, GracePeriod};
-use lb_agent::dataplane::{Actual, Dataplane as _, DataplaneError, Write};
+use lb_agent::dataplane::{Actual, Dataplane as _, DataplaneError, InUse, Write};
 use lb_agent::lock::LockError;
 use lb_agent::settings::{AttachmentMode, Settings};
 use lb_agent::status::AgentStatus;
+use lb_common::conntrack::State;
 use lb_common::family::{Family as _, V4};
-use lb_common::flow::{Hook, Protocol};
+use lb_common::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path as FlowPath, Protocol};
+use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::table::config;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use nix::mount::{MsFlags, mount, umount};
@@ -209,6 +213,46 @@ fn link_id(path: &Path) -> String {
         .to_owned()
 }
 
+/// What flows name is in use until they have been idle for long enough.
+fn flows_are_walked_and_end(pins: &PinPaths) {
+    let tuple = |source: [u8; 4], destination: [u8; 4], source_port, destination_port| FlowTuple {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        protocol: Protocol::Udp,
+    };
+    let entry = FlowEntry::<V4> {
+        key: FlowKey {
+            tuple: tuple([10, 244, 1, 9], [10, 96, 0, 10], 40_000, 80),
+            hook: Hook::Ingress,
+        },
+        translated: tuple([10, 244, 1, 9], [10, 244, 1, 5], 40_000, 8080),
+        direction: Direction::Original,
+        path: FlowPath::Routed,
+        service: ServiceId::new(7, 1),
+        backend: BackendId::new(9, 2),
+    };
+    let flows = FlowTables::open(pins).unwrap();
+    let table = flows.table::<V4>().unwrap();
+    let now = lb_agent::clock::flow_seconds();
+    for half in [entry, entry.partner()] {
+        let _ = table.insert(&half, State::UdpNew, now);
+    }
+    let in_use = flows.ids_in_use();
+    assert_eq!(in_use.services, BTreeSet::from([entry.service]));
+    assert_eq!(in_use.backends, BTreeSet::from([entry.backend]));
+    let walk = |now| {
+        let mut sweeper = Sweeper::default();
+        eventually("the end of a walk", || sweeper.step(&flows, now))
+    };
+    let kept = walk(now);
+    assert_eq!((kept.entries, kept.removed), (2, 0));
+    let ended = walk(Seconds(now.0 + 60));
+    assert_eq!((ended.entries, ended.removed), (0, 2));
+    assert_eq!(flows.ids_in_use(), InUse::default());
+}
+
 /// One test, since signals reach every agent of the process.
 #[test]
 fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
@@ -294,6 +338,7 @@ fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
     dataplane.wait_for_readers().unwrap();
     GracePeriod::map_of_maps().unwrap().wait().unwrap();
     stop(agent);
+    flows_are_walked_and_end(&machine.pins());
 
     // Other sizes than those of the pins are refused by name.
     let mut larger = machine.settings();

@@ -70,10 +70,9 @@ impl DeviceKeeper {
         }
         for (&index, &(name, record)) in &wanted {
             match self.ensure(loaded, dataplane, index, record) {
-                Ok(false) => {}
                 Ok(true) => tracing::info!(device = name, index, "attached to a workload's device"),
                 // The next look at the devices finds it gone.
-                Err(DeviceError::Attach(AttachError::Gone { .. })) => {}
+                Ok(false) | Err(DeviceError::Attach(AttachError::Gone { .. })) => {}
                 Err(error) => {
                     problems.insert(index, format!("device {name}: {error}"));
                 }

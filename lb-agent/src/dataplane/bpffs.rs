@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use lb_common::flow::Hook;
 use lb_common::table::ABI_VERSION;
 use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::statfs;
+use nix::sys::statfs::{FsType, statfs};
 
 use super::layout::Table;
 
 /// `f_type` of a bpffs (`BPF_FS_MAGIC`).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
 /// Where distributions mount it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
@@ -173,7 +173,7 @@ pub enum BpffsError {
 
 /// Whether `path`, which exists, is on a bpffs.
 pub fn is_bpffs(path: &Path) -> io::Result<bool> {
-    Ok(i64::from(statfs(path)?.filesystem_type().0) == BPF_FS_MAGIC)
+    Ok(statfs(path)?.filesystem_type() == FsType(BPF_FS_MAGIC))
 }
 
 /// Makes sure that `root` exists on a bpffs: mounts one where distributions do if that place is

@@ -47,7 +47,7 @@ const fn side(hook: Hook) -> TcAttachType {
 fn name_of(interface: u32) -> io::Result<String> {
     let name = if_indextoname(interface)?;
     name.into_string()
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The devices that are marked.

@@ -40,7 +40,7 @@ impl FlowTables {
         self.words::<F>().entries()
     }
 
-    fn words<F: Family>(&self) -> &WordTable {
+    const fn words<F: Family>(&self) -> &WordTable {
         if F::IS_V6 { &self.v6 } else { &self.v4 }
     }
 

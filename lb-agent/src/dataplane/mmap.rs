@@ -53,7 +53,7 @@ impl Mapping {
         Ok(Self { base, words })
     }
 
-    fn words(&self) -> &[AtomicU64] {
+    const fn words(&self) -> &[AtomicU64] {
         // SAFETY: `base` is the page-aligned start of `words` initialised words that stay mapped
         // until `self` is dropped, which the returned lifetime forbids. `AtomicU64` has the size
         // and, on 64-bit machines, the alignment of `u64` and allows others to change it.
@@ -63,10 +63,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what `new` mapped, and nobody holds a reference any more. It cannot fail
-        // for a range that is mapped, and there is nothing to do if it did.
-        let _: Result<(), _> =
-            unsafe { munmap(self.base.as_ptr().cast(), self.words * size_of::<u64>()) };
+        // SAFETY: exactly what `new` mapped, and nobody holds a reference any more.
+        let result = unsafe { munmap(self.base.as_ptr().cast(), self.words * size_of::<u64>()) };
+        debug_assert!(result.is_ok(), "a range that is mapped can be unmapped");
     }
 }
 
@@ -97,12 +96,12 @@ impl MappedReader {
     }
 
     /// Number of words.
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.0.words
     }
 
     /// Whether there is no word; never, since the kernel has no empty array.
-    pub fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.0.words == 0
     }
 

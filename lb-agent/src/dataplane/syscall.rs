@@ -34,7 +34,7 @@ pub enum LinkTarget {
     Other,
 }
 
-fn zeroed_attributes() -> bpf_attr {
+const fn zeroed_attributes() -> bpf_attr {
     // SAFETY: `bpf_attr` is a union of integers and arrays of integers: all zeroes is a value of it.
     unsafe { mem::zeroed() }
 }
@@ -69,7 +69,7 @@ fn raw(descriptor: BorrowedFd<'_>) -> u32 {
     descriptor.as_raw_fd().cast_unsigned()
 }
 
-fn attach_type(hook: Hook) -> bpf_attach_type {
+const fn attach_type(hook: Hook) -> bpf_attach_type {
     match hook {
         Hook::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
         Hook::Egress => bpf_attach_type::BPF_TCX_EGRESS,
@@ -106,8 +106,8 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     let mut attributes = zeroed_attributes();
     attributes.info.bpf_fd = raw(link);
     attributes.info.info = std::ptr::from_mut(&mut info) as u64;
-    attributes.info.info_len = u32::try_from(size_of::<bpf_link_info>())
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    attributes.info.info_len =
+        u32::try_from(size_of::<bpf_link_info>()).map_err(io::Error::other)?;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     if info.type_ != bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
         return Ok(LinkTarget::Other);

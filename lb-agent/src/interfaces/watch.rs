@@ -227,7 +227,7 @@ fn device(message: &LinkMessage) -> Device {
     device
 }
 
-fn kind_of(kind: &InfoKind) -> Kind {
+const fn kind_of(kind: &InfoKind) -> Kind {
     match kind {
         InfoKind::Veth => Kind::Veth,
         InfoKind::Bridge => Kind::Bridge,
