@@ -30,7 +30,7 @@ use crate::dataplane::load::{self, LoadError, Loaded, Variant};
 use crate::dataplane::maps::{BpfDataplane, TablesError};
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
-use crate::interfaces::{Devices, InterfaceError, Watcher};
+use crate::interfaces::{Devices, InterfaceError, REREAD, Watcher};
 use crate::lock::{Lock, LockError};
 use crate::model::event::Event;
 use crate::model::index::Model;
@@ -251,6 +251,7 @@ impl Agent {
         self.publish()?;
         let mut sweeps = ticks(STEP_INTERVAL);
         let mut reclaims = ticks(RECLAIM_INTERVAL);
+        let mut rereads = ticks(REREAD);
         loop {
             let publish_at = self.published.due_at();
             tokio::select! {
@@ -258,6 +259,7 @@ impl Agent {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = watcher.changed() => self.read_devices(&watcher).await,
+                _ = rereads.tick() => self.read_devices(&watcher).await,
                 () = until(self.devices_at) => self.read_devices(&watcher).await,
                 Some(ended) = tasks.join_next() => return ended.unwrap_or(Err(AgentError::SourceEnded))
                     .and(Err(AgentError::SourceEnded)),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use classify::{Role, classify};
-pub use watch::{InterfaceError, Watcher};
+pub use watch::{InterfaceError, REREAD, Watcher};
 
 /// What a device is, as far as roles depend on it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

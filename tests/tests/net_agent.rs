@@ -25,6 +25,7 @@ use lb_agent::status::AgentStatus;
 use lb_common::conntrack::State;
 use lb_common::family::{Family as _, V4};
 use lb_common::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path as FlowPath, Protocol};
+use lb_common::flows::Insertion;
 use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::table::config;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
@@ -237,7 +238,10 @@ fn flows_are_walked_and_end(pins: &PinPaths) {
     let table = flows.table::<V4>().unwrap();
     let now = lb_agent::clock::flow_seconds();
     for half in [entry, entry.partner()] {
-        let _ = table.insert(&half, State::UdpNew, now);
+        assert!(matches!(
+            table.insert(&half, State::UdpNew, now),
+            Insertion::Inserted(_)
+        ));
     }
     let in_use = flows.ids_in_use();
     assert_eq!(in_use.services, BTreeSet::from([entry.service]));

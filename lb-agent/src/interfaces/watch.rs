@@ -18,12 +18,14 @@ use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Device, Devices, Kind};
+use crate::clock;
 
 /// A new device makes a burst of events; they are answered together.
 const DEBOUNCE: Duration = Duration::from_millis(3);
-/// Devices are read again at least this often, in case the kernel dropped events.
+/// Devices should be read again at least this often, in case the kernel dropped events.
 pub const REREAD: Duration = Duration::from_secs(30);
 
 /// Why devices could not be read; it may succeed when tried again.
@@ -54,7 +56,8 @@ type Events = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr
 pub struct Watcher {
     handle: Handle,
     events: Events,
-    is_dirty: bool,
+    /// When the burst of events that has begun is taken to be over.
+    quiet_at: Option<Instant>,
     /// Drives the sockets; ends with the watcher.
     _connections: JoinSet<()>,
 }
@@ -80,7 +83,7 @@ impl Watcher {
         Ok(Self {
             handle,
             events,
-            is_dirty: false,
+            quiet_at: None,
             _connections: connections,
         })
     }
@@ -90,19 +93,24 @@ impl Watcher {
         &self.handle
     }
 
-    /// Returns when devices should be read again. Nothing is lost if it is dropped before.
+    /// Returns when devices should be read again because of an event. Nothing is lost, nor delayed,
+    /// if it is dropped before and called again.
     pub async fn changed(&mut self) {
-        if !self.is_dirty {
-            let event = tokio::time::timeout(REREAD, self.events.next()).await;
-            if matches!(event, Ok(None)) {
-                // The connection is gone: only the clock is left.
-                tokio::time::sleep(REREAD).await;
+        let deadline = match self.quiet_at {
+            Some(deadline) => deadline,
+            None => {
+                if self.events.next().await.is_none() {
+                    // The socket is gone: only re-reading is left.
+                    std::future::pending::<()>().await;
+                }
+                *self
+                    .quiet_at
+                    .insert(Instant::from_std(clock::instant()) + DEBOUNCE)
             }
-            self.is_dirty = true;
-        }
-        tokio::time::sleep(DEBOUNCE).await;
+        };
+        sleep_until(deadline).await;
         while self.events.try_recv().is_ok() {}
-        self.is_dirty = false;
+        self.quiet_at = None;
     }
 
     /// Reads all devices.
