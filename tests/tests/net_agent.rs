@@ -1,6 +1,11 @@
 //! The agent as a whole, in a network namespace of its own: what it programs, what it leaves in
 //! place when it ends, and what the next one takes over.
 
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "a file of tests is a module of tests"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -257,6 +262,67 @@ fn flows_are_walked_and_end(pins: &PinPaths) {
     assert_eq!(flows.ids_in_use(), InUse::default());
 }
 
+/// Sizes and versions other than those of the pins.
+fn other_tables_are_refused(machine: &Machine) {
+    // Other sizes than those of the pins are refused by name.
+    let mut larger = machine.settings();
+    larger.sizes.arena_words = 131_072;
+    let refused = agent::run(larger).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            AgentError::Load(LoadError::PinnedLayout {
+                table: Table::Arena,
+                ..
+            })
+        ),
+        "{refused}"
+    );
+    fs::create_dir(machine.path("bpf/steerage/v0")).unwrap();
+    let refused = agent::run(machine.settings()).unwrap_err();
+    assert!(
+        matches!(refused, AgentError::Load(LoadError::OtherVersion { .. })),
+        "{refused}"
+    );
+    fs::remove_dir(machine.path("bpf/steerage/v0")).unwrap();
+}
+
+/// Devices on kernels without tcx.
+fn filters_are_taken_over_and_removed(machine: &Machine) {
+    // Without tcx: a filter on each side of a new device, which the next agent takes over too.
+    let mut legacy = machine.settings();
+    legacy.attachment = AttachmentMode::Clsact;
+    let third_pod = machine.add_pod("pod3");
+    let filters = || {
+        let output = Command::new("tc")
+            .args(["filter", "show", "dev", "pod3", "ingress"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for _ in 0..2 {
+        stop(machine.start(legacy.clone()));
+        assert!(machine.pins().clsact().join(third_pod.to_string()).exists());
+        assert_eq!(
+            filters().matches("handle 0x5354").count(),
+            1,
+            "{}",
+            filters()
+        );
+    }
+
+    // What cleanup does at such a device.
+    clsact::remove(&machine.pins(), third_pod).unwrap();
+    clsact::remove(&machine.pins(), third_pod).unwrap();
+    assert_eq!(filters(), "");
+    let qdiscs = Command::new("tc")
+        .args(["qdisc", "show", "dev", "pod3"])
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&qdiscs.stdout).contains("clsact"));
+    assert!(clsact::marked(&machine.pins()).unwrap().is_empty());
+}
+
 /// One test, since signals reach every agent of the process.
 #[test]
 fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
@@ -344,59 +410,7 @@ fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
     stop(agent);
     flows_are_walked_and_end(&machine.pins());
 
-    // Other sizes than those of the pins are refused by name.
-    let mut larger = machine.settings();
-    larger.sizes.arena_words = 131_072;
-    let refused = agent::run(larger).unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            AgentError::Load(LoadError::PinnedLayout {
-                table: Table::Arena,
-                ..
-            })
-        ),
-        "{refused}"
-    );
-    fs::create_dir(machine.path("bpf/steerage/v0")).unwrap();
-    let refused = agent::run(machine.settings()).unwrap_err();
-    assert!(
-        matches!(refused, AgentError::Load(LoadError::OtherVersion { .. })),
-        "{refused}"
-    );
-    fs::remove_dir(machine.path("bpf/steerage/v0")).unwrap();
-
-    // Without tcx: a filter on each side of a new device, which the next agent takes over too.
-    let mut legacy = machine.settings();
-    legacy.attachment = AttachmentMode::Clsact;
-    let third_pod = machine.add_pod("pod3");
-    let filters = || {
-        let output = Command::new("tc")
-            .args(["filter", "show", "dev", "pod3", "ingress"])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    for _ in 0..2 {
-        stop(machine.start(legacy.clone()));
-        assert!(machine.pins().clsact().join(third_pod.to_string()).exists());
-        assert_eq!(
-            filters().matches("handle 0x5354").count(),
-            1,
-            "{}",
-            filters()
-        );
-    }
+    other_tables_are_refused(&machine);
+    filters_are_taken_over_and_removed(&machine);
     assert_eq!(link_id(&ingress), link);
-
-    // What cleanup does at such a device.
-    clsact::remove(&machine.pins(), third_pod).unwrap();
-    clsact::remove(&machine.pins(), third_pod).unwrap();
-    assert_eq!(filters(), "");
-    let qdiscs = Command::new("tc")
-        .args(["qdisc", "show", "dev", "pod3"])
-        .output()
-        .unwrap();
-    assert!(!String::from_utf8_lossy(&qdiscs.stdout).contains("clsact"));
-    assert!(clsact::marked(&machine.pins()).unwrap().is_empty());
 }

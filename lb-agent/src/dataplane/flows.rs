@@ -36,7 +36,7 @@ impl FlowTables {
     }
 
     /// Number of buckets of a family.
-    pub fn buckets<F: Family>(&self) -> u32 {
+    pub const fn buckets<F: Family>(&self) -> u32 {
         self.words::<F>().entries()
     }
 

@@ -254,7 +254,7 @@ impl Dataplane for BpfDataplane {
                 .collect(),
             ..Actual::default()
         };
-        for entry in self.frontends.iter() {
+        for entry in &self.frontends {
             let (key, value) = entry.map_err(|error| {
                 refused(
                     "reading a frontend",

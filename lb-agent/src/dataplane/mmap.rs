@@ -80,7 +80,7 @@ impl MappedWords {
     }
 
     /// All of it.
-    pub fn words(&self) -> &[AtomicU64] {
+    pub const fn words(&self) -> &[AtomicU64] {
         self.0.words()
     }
 }

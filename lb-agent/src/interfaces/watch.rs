@@ -96,17 +96,16 @@ impl Watcher {
     /// Returns when devices should be read again because of an event. Nothing is lost, nor delayed,
     /// if it is dropped before and called again.
     pub async fn changed(&mut self) {
-        let deadline = match self.quiet_at {
-            Some(deadline) => deadline,
-            None => {
-                if self.events.next().await.is_none() {
-                    // The socket is gone: only re-reading is left.
-                    std::future::pending::<()>().await;
-                }
-                *self
-                    .quiet_at
-                    .insert(Instant::from_std(clock::instant()) + DEBOUNCE)
+        let deadline = if let Some(deadline) = self.quiet_at {
+            deadline
+        } else {
+            if self.events.next().await.is_none() {
+                // The socket is gone: only re-reading is left.
+                std::future::pending::<()>().await;
             }
+            *self
+                .quiet_at
+                .insert(Instant::from_std(clock::instant()) + DEBOUNCE)
         };
         sleep_until(deadline).await;
         while self.events.try_recv().is_ok() {}
