@@ -1,6 +1,20 @@
 //! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
 //! memory that fails when told to.
 
+pub mod attach;
+pub mod bpf;
+pub mod bpffs;
+pub mod clsact;
+pub mod flows;
+pub mod layout;
+pub mod load;
+pub mod maps;
+pub mod mmap;
+pub mod privilege;
+pub mod sweep;
+pub mod syscall;
+pub mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::id::{BackendId, ServiceId};

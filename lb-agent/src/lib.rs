@@ -8,8 +8,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod clock;
 pub mod dataplane;
+pub mod interfaces;
+pub mod lock;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+pub mod settings;
 pub mod source;
+pub mod status;

@@ -128,7 +128,7 @@ fn service_name<'a>(
             backend: 0,
             bits: condition_bits(endpoint),
             out: Some(OutReason::Refused),
-            ..place(endpoint, number, strings, &service.name.namespace)
+            ..place(endpoint, number, strings)
         });
     let mut endpoints: Vec<_> = refused.collect();
     for candidate in &port.selection.candidates {
@@ -185,12 +185,7 @@ fn endpoint_name<'a>(
         weight: candidate.weight,
         bits,
         out: candidate.out.or(no_room),
-        ..place(
-            candidate.endpoint,
-            candidate.port,
-            strings,
-            &port.key.name.service.namespace,
-        )
+        ..place(candidate.endpoint, candidate.port, strings)
     }
 }
 
@@ -208,23 +203,12 @@ fn condition_bits(endpoint: &Endpoint) -> u8 {
 }
 
 /// Where an endpoint is and which Pod it is; the rest is to be filled in.
-fn place<'a>(
-    endpoint: &'a Endpoint,
-    port: u16,
-    strings: &mut Strings<'a>,
-    namespace: &str,
-) -> EndpointName {
-    // A Pod of another namespace would be named wrongly without it, so it is not named.
-    let pod = endpoint
-        .pod
-        .as_ref()
-        .filter(|pod| *pod.namespace == *namespace)
-        .map(|pod| &*pod.name);
+fn place<'a>(endpoint: &'a Endpoint, port: u16, strings: &mut Strings<'a>) -> EndpointName {
     EndpointName {
         backend: 0,
         address: endpoint.address,
         port,
-        pod: strings.position(pod),
+        pod: strings.position(endpoint.pod.as_deref()),
         node: strings.position(endpoint.node.as_deref()),
         zone: strings.position(endpoint.zone.as_deref()),
         weight: 0,

@@ -440,7 +440,7 @@ fn the_snapshot_names_every_id_and_says_why_an_endpoint_is_out() {
     let mut world = web();
     let mut unready = endpoint("10.0.0.4");
     (unready.ready, unready.serving) = (false, false);
-    unready.pod = Some(fixture::name("web-4"));
+    unready.pod = Some("web-4".into());
     world.slice_mut("web-4").endpoints.push(unready);
     world.slice_mut("web-6").endpoints.push(endpoint("::1"));
     settle(&mut planner, &mut memory, &world);
