@@ -1,24 +1,51 @@
 //! The connection table: a set-associative hash of our own in plain arrays, since cache lines
 //! touched are its whole cost.
+//!
+//! A key has two buckets of [`SLOTS`] slots. A slot is a control word ([`control`]) and an entry
+//! ([`layout`]); whoever changes a slot does so by compare-and-swap on its control word, so that an
+//! entry which was just used cannot be expired, and a reader that finds the same control word
+//! before and after has read one whole entry. Free, expired and ended slots, and flows that no
+//! reply has confirmed, belong to any newcomer; confirmed live ones to nobody. So the kernel keeps
+//! the table usable while the agent is dead, and the agent only tidies ([`sweep`]).
+//!
+//! [`insert`] says why no key is ever published twice.
 
+pub mod control;
+mod insert;
+pub mod layout;
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
+mod sweep;
+
+use core::marker::PhantomData;
+
+pub use control::Control;
+pub use insert::{Insertion, Placed};
+pub use sweep::{Slot, Tidied};
+
+use crate::conntrack::State;
 use crate::family::Family;
+use crate::flow::{FlowEntry, FlowKey};
+use crate::hash;
+use crate::id::Seconds;
+use layout::{KeyWords, Value};
 
 /// Slots of a bucket: their control words fill one cache line.
 pub const SLOTS: usize = 8;
+
+/// Tries of an operation that other processors may disturb.
+const TRIES: u32 = 4;
 
 /// One bucket of the flow table: [`SLOTS`] control words, then as many entries.
 ///
 /// The kernel side implements it by BPF's atomic instructions, the host by `core::sync::atomic`,
 /// the model checker by loom's.
 pub trait Bucket {
-    /// The control word of `slot`, not reordered with later reads.
+    /// The control word of `slot`, not reordered with reads of entry words before or after.
     fn control(&self, slot: usize) -> u64;
 
     /// Replaces the control word if it is `current`; says whether it did. A full barrier.
     fn compare_exchange(&self, slot: usize, current: u64, new: u64) -> bool;
-
-    /// Replaces the control word and returns the one before. A full barrier.
-    fn exchange(&self, slot: usize, new: u64) -> u64;
 
     /// Word `word` of the entry of `slot`.
     fn word(&self, slot: usize, word: usize) -> u64;
@@ -38,3 +65,247 @@ pub trait Buckets<F: Family> {
     /// Number of buckets, a power of two.
     fn count(&self) -> u32;
 }
+
+/// How long a flow in each state lives after its last packet; at most [`control::MAX_TIMEOUT`].
+///
+/// Any `Fn(State) -> Seconds` is one: the kernel reads word `TIMEOUTS + state.number()` of
+/// `CONFIG`.
+pub trait Timeouts {
+    /// The timeout of `state`.
+    fn timeout(&self, state: State) -> Seconds;
+}
+
+impl<T: Fn(State) -> Seconds> Timeouts for T {
+    #[inline(always)]
+    fn timeout(&self, state: State) -> Seconds {
+        self(state)
+    }
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Location {
+    /// Index of the bucket.
+    pub bucket: u32,
+    /// Slot in the bucket, below [`SLOTS`].
+    pub slot: usize,
+}
+
+/// An entry and where it was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Found<F: Family> {
+    /// The whole entry.
+    pub entry: FlowEntry<F>,
+    /// The flow's state as this half knows it.
+    pub state: State,
+    /// The control word, by which the entry is changed.
+    pub control: Control,
+    /// Where it lies.
+    pub location: Location,
+}
+
+/// What became of an entry that a packet was to move on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Advanced {
+    /// It needed no change: same state, same second.
+    Unchanged(State),
+    /// It was changed to this state and stamped: its partner needs the same.
+    Changed(State, Control),
+    /// It is no longer there, or so contended that others keep it fresh.
+    Lost,
+}
+
+/// The flow table of one family over `buckets`.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowTable<F, B, T> {
+    buckets: B,
+    timeouts: T,
+    seed: u64,
+    family: PhantomData<F>,
+}
+
+/// A key, prepared for the search.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    key: KeyWords,
+    tag: u32,
+    first: u32,
+    second: u32,
+}
+
+/// What a slot's entry is to a key.
+enum Comparison {
+    /// Has the key; this was the control word afterwards.
+    Equal(Control),
+    /// Has another key.
+    Different,
+    /// Was replaced while it was read.
+    Disturbed,
+}
+
+impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
+    /// The table in `buckets`, hashed with `seed` (word `SEED` of `CONFIG`).
+    #[inline(always)]
+    pub const fn new(buckets: B, seed: u64, timeouts: T) -> Self {
+        Self {
+            buckets,
+            timeouts,
+            seed,
+            family: PhantomData,
+        }
+    }
+
+    /// The live entry of `key`.
+    #[inline(always)]
+    pub fn lookup(&self, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
+        self.find(&self.probe(key), key, now)
+    }
+
+    /// Moves an entry that was found, or inserted, on to the state that `next` makes of its
+    /// present one, and stamps it. Writes only if state or second changed; a change by another
+    /// processor in between is kept, since `next` is then asked again.
+    #[inline(always)]
+    pub fn advance(
+        &self,
+        location: Location,
+        seen: Control,
+        now: Seconds,
+        next: impl Fn(State) -> State,
+    ) -> Advanced {
+        let Some(bucket) = self.buckets.bucket(location.bucket) else {
+            return Advanced::Lost;
+        };
+        let mut control = seen;
+        for _ in 0..TRIES {
+            let Some(state) = control.state().filter(|_| control.is_same_entry(seen)) else {
+                return Advanced::Lost;
+            };
+            let state = next(state);
+            let mut new = control.in_state(state);
+            if control.age(now) != Seconds(0) {
+                new = new.stamped(now);
+            }
+            if new == control {
+                return Advanced::Unchanged(state);
+            }
+            if bucket.compare_exchange(location.slot, control.0, new.0) {
+                return Advanced::Changed(state, new);
+            }
+            control = Control(bucket.control(location.slot));
+        }
+        Advanced::Lost
+    }
+
+    /// Frees the slot if its control word is still the one `seen`; says whether it did.
+    #[inline(always)]
+    pub fn remove(&self, location: Location, seen: Control) -> bool {
+        self.exchange(location, seen, seen.freed())
+    }
+
+    #[inline(always)]
+    fn exchange(&self, location: Location, seen: Control, new: Control) -> bool {
+        self.buckets
+            .bucket(location.bucket)
+            .is_some_and(|bucket| bucket.compare_exchange(location.slot, seen.0, new.0))
+    }
+
+    #[inline(always)]
+    fn probe(&self, key: &FlowKey<F>) -> Probe {
+        let key = KeyWords::new(key);
+        let hash = key.hash::<F>(self.seed);
+        let mask = self.buckets.count().wrapping_sub(1);
+        let first = hash::lower(hash) & mask;
+        // An odd distance: never the first bucket again, unless there is only one.
+        let distance = hash::lower(hash::mix(hash, self.seed)) | 1;
+        Probe {
+            key,
+            tag: hash::upper(hash),
+            first,
+            second: (first ^ distance) & mask,
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
+        self.find_in(probe.first, probe, key, now)
+            .or_else(|| self.find_in(probe.second, probe, key, now))
+    }
+
+    #[inline(always)]
+    fn find_in(
+        &self,
+        index: u32,
+        probe: &Probe,
+        key: &FlowKey<F>,
+        now: Seconds,
+    ) -> Option<Found<F>> {
+        let bucket = self.buckets.bucket(index)?;
+        for slot in 0..SLOTS {
+            let mut control = Control(bucket.control(slot));
+            // Twice, should the first reading be disturbed.
+            for _ in 0..2 {
+                if control.tag() != probe.tag || control.state().is_none() {
+                    break;
+                }
+                let value = Value::read(&bucket, slot);
+                match compare::<F>(&bucket, slot, probe, control) {
+                    Comparison::Equal(after) => {
+                        if let Some(state) = after.state()
+                            && self.is_live(after, state, now)
+                        {
+                            return Some(Found {
+                                entry: value.entry(*key),
+                                state,
+                                control: after,
+                                location: Location {
+                                    bucket: index,
+                                    slot,
+                                },
+                            });
+                        }
+                        break;
+                    }
+                    Comparison::Different => break,
+                    Comparison::Disturbed => control = Control(bucket.control(slot)),
+                }
+            }
+        }
+        None
+    }
+
+    /// The timeout is not even read for an entry of this second.
+    #[inline(always)]
+    fn is_live(&self, control: Control, state: State, now: Seconds) -> bool {
+        let age = control.age(now);
+        age == Seconds(0) || age < self.timeouts.timeout(state)
+    }
+}
+
+/// Compares the key of the entry that `seen` is the control word of. What was read of the entry
+/// before is whole too if it was not disturbed.
+#[inline(always)]
+fn compare<F: Family>(
+    bucket: &impl Bucket,
+    slot: usize,
+    probe: &Probe,
+    seen: Control,
+) -> Comparison {
+    let is_equal = probe.key.match_entry::<F>(bucket, slot);
+    let sequence = layout::sequence::<F>(bucket, slot);
+    let after = Control(bucket.control(slot));
+    if !after.is_same_entry(seen) || sequence != seen.sequence() {
+        Comparison::Disturbed
+    } else if is_equal {
+        Comparison::Equal(after)
+    } else {
+        Comparison::Different
+    }
+}
+
+#[inline(always)]
+fn free(bucket: &impl Bucket, slot: usize, seen: Control) -> bool {
+    bucket.compare_exchange(slot, seen.0, seen.freed().0)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -28,6 +28,7 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod conntrack;
 pub mod family;
 pub mod flow;
 pub mod flows;

@@ -1,0 +1,273 @@
+//! How an entry lies in its slot: 8 words of an IPv4 flow, 12 of an IPv6 one.
+//!
+//! ```text
+//! word, V4  V6
+//!  0      0–3    key: source, destination address
+//!  1      4      key: source port 16, destination port 16, protocol 8, hook 8, zero 16
+//!  2      5–8    translated: source, destination address
+//!  3      9      translated: source port 16, destination port 16, direction 8, path 8, zero 16
+//!  4      10     service id 32, backend id 32
+//!  5, 6   –      zero
+//!  7      11     sequence of the control word
+//! ```
+//!
+//! Fields are named from the high bits down; words are in native byte order. The key comes first
+//! and alone, so that comparing it is comparing words.
+
+use crate::family::Family;
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
+use crate::flows::{Bucket, SLOTS};
+use crate::hash;
+use crate::id::{BackendId, ServiceId};
+
+/// Words of an entry.
+#[inline(always)]
+pub const fn entry_words<F: Family>() -> usize {
+    if F::IS_V6 { 12 } else { 8 }
+}
+
+/// Words of a bucket: control words and entries.
+#[inline(always)]
+pub const fn bucket_words<F: Family>() -> usize {
+    SLOTS.wrapping_add(SLOTS.wrapping_mul(entry_words::<F>()))
+}
+
+const fn translated_word<F: Family>() -> usize {
+    if F::IS_V6 { 5 } else { 2 }
+}
+
+const fn ids_word<F: Family>() -> usize {
+    if F::IS_V6 { 10 } else { 4 }
+}
+
+const fn sequence_word<F: Family>() -> usize {
+    entry_words::<F>().wrapping_sub(1)
+}
+
+/// A key as words: addresses, then ports, protocol and hook. IPv4 leaves the last three 0.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct KeyWords([u64; 5]);
+
+impl KeyWords {
+    #[inline(always)]
+    pub(super) fn new<F: Family>(key: &FlowKey<F>) -> Self {
+        let ports = ports(
+            &key.tuple,
+            key.tuple.protocol.number(),
+            hook_number(key.hook),
+        );
+        let [a, b] = F::halves(key.tuple.source);
+        let [c, d] = F::halves(key.tuple.destination);
+        if F::IS_V6 {
+            Self([a, b, c, d, ports])
+        } else {
+            Self([a << 32 | c, ports, 0, 0, 0])
+        }
+    }
+
+    #[inline(always)]
+    pub(super) const fn hash<F: Family>(&self, seed: u64) -> u64 {
+        let [a, b, c, d, e] = self.0;
+        let hash = hash::mix(hash::mix(seed, a), b);
+        if F::IS_V6 {
+            hash::mix(hash::mix(hash::mix(hash, c), d), e)
+        } else {
+            hash
+        }
+    }
+
+    /// Whether the entry in `slot` has this key.
+    #[inline(always)]
+    pub(super) fn match_entry<F: Family>(&self, bucket: &impl Bucket, slot: usize) -> bool {
+        let [a, b, c, d, e] = self.0;
+        bucket.word(slot, 0) == a
+            && bucket.word(slot, 1) == b
+            && (!F::IS_V6
+                || (bucket.word(slot, 2) == c
+                    && bucket.word(slot, 3) == d
+                    && bucket.word(slot, 4) == e))
+    }
+}
+
+/// The sequence that the entry in `slot` was written with.
+#[inline(always)]
+pub(super) fn sequence<F: Family>(bucket: &impl Bucket, slot: usize) -> u32 {
+    hash::lower(bucket.word(slot, sequence_word::<F>()))
+}
+
+/// Writes the whole entry into `slot`, which the caller has claimed.
+#[inline(always)]
+pub(super) fn write<F: Family>(
+    bucket: &impl Bucket,
+    slot: usize,
+    entry: &FlowEntry<F>,
+    sequence: u32,
+) {
+    let key = ports(
+        &entry.key.tuple,
+        entry.key.tuple.protocol.number(),
+        hook_number(entry.key.hook),
+    );
+    let translated = ports(
+        &entry.translated,
+        direction_number(entry.direction),
+        path_number(entry.path),
+    );
+    write_tuple(bucket, slot, 0, &entry.key.tuple, key);
+    write_tuple(
+        bucket,
+        slot,
+        translated_word::<F>(),
+        &entry.translated,
+        translated,
+    );
+    bucket.set_word(
+        slot,
+        ids_word::<F>(),
+        u64::from(entry.service.raw()) << 32 | u64::from(entry.backend.raw()),
+    );
+    if !F::IS_V6 {
+        bucket.set_word(slot, 5, 0);
+        bucket.set_word(slot, 6, 0);
+    }
+    bucket.set_word(slot, sequence_word::<F>(), u64::from(sequence));
+}
+
+#[inline(always)]
+fn write_tuple<F: Family>(
+    bucket: &impl Bucket,
+    slot: usize,
+    first: usize,
+    tuple: &FlowTuple<F>,
+    ports: u64,
+) {
+    let [a, b] = F::halves(tuple.source);
+    let [c, d] = F::halves(tuple.destination);
+    if F::IS_V6 {
+        bucket.set_word(slot, first, a);
+        bucket.set_word(slot, first.wrapping_add(1), b);
+        bucket.set_word(slot, first.wrapping_add(2), c);
+        bucket.set_word(slot, first.wrapping_add(3), d);
+        bucket.set_word(slot, first.wrapping_add(4), ports);
+    } else {
+        bucket.set_word(slot, first, a << 32 | c);
+        bucket.set_word(slot, first.wrapping_add(1), ports);
+    }
+}
+
+/// What of an entry is not its key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<F: Family> {
+    addresses: [F::Address; 2],
+    ports: u64,
+    ids: u64,
+}
+
+impl<F: Family> Value<F> {
+    #[inline(always)]
+    pub(super) fn read(bucket: &impl Bucket, slot: usize) -> Self {
+        let (addresses, ports) = read_tuple::<F>(bucket, slot, translated_word::<F>());
+        Self {
+            addresses,
+            ports,
+            ids: bucket.word(slot, ids_word::<F>()),
+        }
+    }
+
+    /// The entry of `key` with this value.
+    #[inline(always)]
+    pub(super) fn entry(&self, key: FlowKey<F>) -> FlowEntry<F> {
+        let [source, destination] = self.addresses;
+        let [a, b, c, d, direction, path, _, _] = self.ports.to_be_bytes();
+        FlowEntry {
+            key,
+            translated: FlowTuple {
+                source,
+                destination,
+                source_port: u16::from_be_bytes([a, b]),
+                destination_port: u16::from_be_bytes([c, d]),
+                protocol: key.tuple.protocol,
+            },
+            direction: if direction == direction_number(Direction::Original) {
+                Direction::Original
+            } else {
+                Direction::Reply
+            },
+            path: if path == path_number(Path::Routed) {
+                Path::Routed
+            } else {
+                Path::Bridged
+            },
+            service: ServiceId::from_raw(hash::upper(self.ids)),
+            backend: BackendId::from_raw(hash::lower(self.ids)),
+        }
+    }
+}
+
+/// The key of the entry in `slot`; `None` where it was never written.
+#[inline(always)]
+pub(super) fn read_key<F: Family>(bucket: &impl Bucket, slot: usize) -> Option<FlowKey<F>> {
+    let ([source, destination], ports) = read_tuple::<F>(bucket, slot, 0);
+    let [a, b, c, d, protocol, hook, _, _] = ports.to_be_bytes();
+    Some(FlowKey {
+        tuple: FlowTuple {
+            source,
+            destination,
+            source_port: u16::from_be_bytes([a, b]),
+            destination_port: u16::from_be_bytes([c, d]),
+            protocol: Protocol::from_number(protocol)?,
+        },
+        hook: if hook == hook_number(Hook::Ingress) {
+            Hook::Ingress
+        } else {
+            Hook::Egress
+        },
+    })
+}
+
+#[inline(always)]
+fn read_tuple<F: Family>(
+    bucket: &impl Bucket,
+    slot: usize,
+    first: usize,
+) -> ([F::Address; 2], u64) {
+    let word = |offset| bucket.word(slot, first.wrapping_add(offset));
+    if F::IS_V6 {
+        let source = F::from_halves([word(0), word(1)]);
+        let destination = F::from_halves([word(2), word(3)]);
+        ([source, destination], word(4))
+    } else {
+        let both = word(0);
+        let source = F::from_halves([both >> 32, 0]);
+        let destination = F::from_halves([both & 0xffff_ffff, 0]);
+        ([source, destination], word(1))
+    }
+}
+
+#[inline(always)]
+fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
+    let [a, b] = tuple.source_port.to_be_bytes();
+    let [c, d] = tuple.destination_port.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, third, fourth, 0, 0])
+}
+
+const fn hook_number(hook: Hook) -> u8 {
+    match hook {
+        Hook::Ingress => 0,
+        Hook::Egress => 1,
+    }
+}
+
+const fn direction_number(direction: Direction) -> u8 {
+    match direction {
+        Direction::Original => 0,
+        Direction::Reply => 1,
+    }
+}
+
+const fn path_number(path: Path) -> u8 {
+    match path {
+        Path::Routed => 0,
+        Path::Bridged => 1,
+    }
+}
