@@ -28,13 +28,21 @@
 #[cfg(any(test, loom))]
 extern crate std;
 
+pub mod answer;
+pub mod checksum;
 pub mod conntrack;
 pub mod family;
 pub mod flow;
 pub mod flows;
 pub mod hash;
+pub mod icmp;
 pub mod id;
+pub mod lookup;
 pub mod packet;
+pub mod parse;
+pub mod rewrite;
+pub mod select;
 pub mod table;
 pub mod tables;
 pub mod verdict;
+pub mod wire;

@@ -3,10 +3,12 @@
 
 use crate::family::Family;
 use crate::flows::Buckets;
+use crate::id::{BackendId, ServiceId};
 use crate::table::backend::BackendRecord;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
 use crate::table::service::{Audience, ServiceWord};
+use crate::verdict::Reason;
 
 /// Every table that a decision may read or write.
 pub trait Tables {
@@ -46,6 +48,12 @@ pub trait Tables {
     /// Whether `client`, on whose device the program runs, and `backend` are ports of one bridge:
     /// then packets between them are bridged, not routed, in both directions.
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool;
+
+    /// Counts something that happened on the way to a verdict.
+    fn note(&self, reason: Reason);
+
+    /// Counts a connection opened to a backend of a service.
+    fn opened(&self, service: ServiceId, backend: BackendId);
 
     /// 32 random bits, for the choice of a source port.
     fn random(&self) -> u32;

@@ -104,6 +104,9 @@ reasons! {
     PortChanged = 22, Note, "port_changed";
     /// A flow that no reply had confirmed made room for a newcomer.
     UnconfirmedReplaced = 23, Note, "unconfirmed_replaced";
+    /// An SCTP flow whose ports would have to change: not supported, give the Service's port and
+    /// its target port the same number.
+    SctpPortChange = 24, Drop, "sctp_port_change";
 }
 
 /// Slots of `COUNTERS`: more than there are reasons, so that a new one needs no new map.

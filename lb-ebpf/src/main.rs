@@ -1,6 +1,41 @@
 //! Steerage's kernel programs.
+//!
+//! Nothing is decided here: the programs move bytes, call helpers and run `lb-common`'s decisions
+//! over the kernel's maps. An entry is ten lines; one place turns a verdict into an action.
+
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "core has no compare-and-swap on BPF"))]
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod atomic;
+mod clock;
+mod count;
+mod hook;
+mod maps;
+mod packet;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use lb_common::flow::Hook;
+
+/// What a workload sends: host side of its veth, tcx ingress.
+#[classifier]
+pub fn lb_workload_ingress(ctx: TcContext) -> i32 {
+    hook::tc::run(&ctx, Hook::Ingress)
+}
+
+/// What a workload receives: host side of its veth, tcx egress.
+#[classifier]
+pub fn lb_workload_egress(ctx: TcContext) -> i32 {
+    hook::tc::run(&ctx, Hook::Egress)
+}
+
+/// The kernel lets only GPL-compatible programs call the helpers that programs here call.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

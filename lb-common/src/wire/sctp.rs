@@ -1,0 +1,4 @@
+//! SCTP (RFC 9260 §3.1). Its checksum covers the ports but no address.
+
+/// Bytes of the common header.
+pub const HEADER_LENGTH: u32 = 12;
