@@ -32,6 +32,9 @@ pub trait Reader {
     fn connections(&self) -> Result<Connections, CliError>;
     /// Every entry of the flow tables.
     fn flows(&self) -> Result<Vec<FlowInput>, CliError>;
+    /// Frees the entries of every flow that `choose` chooses by its entry, and their partners;
+    /// returns how many flows that were.
+    fn flush(&self, choose: &dyn Fn(&FlowInput) -> bool) -> Result<u64, CliError>;
     /// The devices that programs are attached to.
     fn devices(&self) -> Result<Vec<DeviceInput>, CliError>;
     /// Every pinned map.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::services::{protocol_text, title};
 use crate::cli::inputs::FlowInput;
-use crate::plan::names::Names;
+use crate::plan::names::{Names, ServiceName};
 
 /// One flow, by the entry that the client's packets find.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -74,40 +74,11 @@ pub struct FlowTableView {
 /// Every live flow, by service, then client.
 #[must_use]
 pub fn flows(entries: &[FlowInput], names: &Names) -> Vec<FlowView> {
-    let services: BTreeMap<ServiceId, (String, &str)> = names
-        .services
-        .iter()
-        .map(|service| {
-            let title = title(&service.namespace, &service.name, &service.port_name);
-            (
-                ServiceId::from_raw(service.id),
-                (title, service.namespace.as_str()),
-            )
-        })
-        .collect();
+    let services = by_id(names);
     let mut views: Vec<FlowView> = entries
         .iter()
         .filter(|entry| is_flow(entry) && !entry.expires_in.is_zero())
-        .map(|entry| {
-            let (service, namespace) = services.get(&entry.service).map_or_else(
-                || (format!("#{}", entry.service.index()), ""),
-                |(title, namespace)| (title.clone(), *namespace),
-            );
-            FlowView {
-                protocol: protocol_text(entry.protocol.number()),
-                client: entry.source,
-                frontend: entry.destination,
-                backend: entry.translated_destination,
-                changed_port: (entry.source.port() != entry.translated_source.port())
-                    .then(|| entry.translated_source.port()),
-                service,
-                namespace: namespace.to_owned(),
-                state: entry.state,
-                confirmed: entry.is_confirmed,
-                idle_seconds: entry.idle.as_secs(),
-                expires_in_seconds: entry.expires_in.as_secs(),
-            }
-        })
+        .map(|entry| view(entry, services.get(&entry.service).copied()))
         .collect();
     views.sort_by(|a, b| {
         (&a.service, a.client, a.frontend, a.protocol).cmp(&(
@@ -115,6 +86,41 @@ pub fn flows(entries: &[FlowInput], names: &Names) -> Vec<FlowView> {
         ))
     });
     views
+}
+
+/// One flow by itself.
+#[must_use]
+pub fn view_of(entry: &FlowInput, names: &Names) -> FlowView {
+    let is_its = |service: &&ServiceName| ServiceId::from_raw(service.id) == entry.service;
+    view(entry, names.services.iter().find(is_its))
+}
+
+fn by_id(names: &Names) -> BTreeMap<ServiceId, &ServiceName> {
+    names
+        .services
+        .iter()
+        .map(|service| (ServiceId::from_raw(service.id), service))
+        .collect()
+}
+
+fn view(entry: &FlowInput, service: Option<&ServiceName>) -> FlowView {
+    FlowView {
+        protocol: protocol_text(entry.protocol.number()),
+        client: entry.source,
+        frontend: entry.destination,
+        backend: entry.translated_destination,
+        changed_port: (entry.source.port() != entry.translated_source.port())
+            .then(|| entry.translated_source.port()),
+        service: service.map_or_else(
+            || format!("#{}", entry.service.index()),
+            |service| title(&service.namespace, &service.name, &service.port_name),
+        ),
+        namespace: service.map_or_else(String::new, |service| service.namespace.clone()),
+        state: entry.state,
+        confirmed: entry.is_confirmed,
+        idle_seconds: entry.idle.as_secs(),
+        expires_in_seconds: entry.expires_in.as_secs(),
+    }
 }
 
 /// Counts of `entries`.
