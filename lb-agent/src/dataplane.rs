@@ -1,6 +1,16 @@
 //! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
 //! memory that fails when told to.
 
+pub mod bpf;
+pub mod bpffs;
+pub mod layout;
+pub mod load;
+pub mod maps;
+pub mod mmap;
+pub mod privilege;
+pub mod syscall;
+pub mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::id::{BackendId, ServiceId};

@@ -8,6 +8,10 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod clock;
 pub mod dataplane;
 pub mod model;
 pub mod plan;
+pub mod settings;
+pub mod status;
