@@ -11,6 +11,8 @@ pub mod config;
 mod conntrack;
 pub mod error;
 pub mod explain;
+#[cfg(test)]
+mod golden;
 pub mod inputs;
 mod interface;
 mod maglev;

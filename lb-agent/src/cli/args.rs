@@ -108,7 +108,9 @@ impl NamespaceFilter {
     /// Whether objects of `namespace` are shown.
     #[must_use]
     pub fn admits(&self, namespace: &str) -> bool {
-        self.namespace.as_deref().is_none_or(|only| only == namespace)
+        self.namespace
+            .as_deref()
+            .is_none_or(|only| only == namespace)
     }
 }
 
@@ -195,9 +197,7 @@ pub fn parse_protocol(text: &str) -> Result<Protocol, ArgumentError> {
 pub fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_: std::num::ParseIntError| ArgumentError::Duration)?;
+    let number: u64 = number.parse().ok().ok_or(ArgumentError::Duration)?;
     let milliseconds = match unit {
         "ms" => Some(number),
         "s" | "" => number.checked_mul(1_000),

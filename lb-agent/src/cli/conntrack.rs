@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::args::{NamespaceFilter, Output, Places, ServiceReference, Watch, parse_protocol};
 use super::error::CliError;
-use super::inputs::{FlowInput, Reader};
+use super::inputs::{FlowInput, Reader as _};
 use super::output::{Printer, document, show, show_once};
 use super::view::flows::{FlowTableView, FlowView, flow_stats, flows, is_flow, view_of};
 use super::view::services::protocol_text;

@@ -4,6 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use aya::maps::MapError;
+
+use crate::dataplane::DataplaneError;
+use crate::dataplane::layout::Table;
+use crate::dataplane::maps::TablesError;
+use crate::dataplane::tables::OpenError;
+use crate::settings::SettingsError;
+
 /// Exit codes besides 0 (done) and 2 (usage, clap's own).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -78,6 +86,24 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A pinned map cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The pinned maps cannot be used together.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The tables cannot be read.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// A map cannot be read.
+    #[error("reading table {table}: {source}")]
+    Map {
+        /// Which table.
+        table: Table,
+        /// What aya says.
+        #[source]
+        source: MapError,
+    },
     /// A file of the agent's cannot be understood.
     #[error("{}: {source}: it is not of this version; restart the agent", .path.display())]
     StateFile {
@@ -127,6 +153,9 @@ pub enum CliError {
     /// The agent ended with an error.
     #[error("{0:#}")]
     Agent(anyhow::Error),
+    /// Settings that cannot be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// A file of settings.
     #[error(transparent)]
     Config(#[from] super::config::ConfigError),
@@ -142,11 +171,16 @@ impl CliError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Privilege
             }
-            Self::Io { .. } | Self::StateFile { .. } | Self::Inconsistent(_) | Self::Agent(_) => {
-                Exit::Runtime
-            }
+            Self::Open(error) | Self::Tables(TablesError::Open(error)) => exit_of_open(error),
+            Self::Io { .. }
+            | Self::StateFile { .. }
+            | Self::Inconsistent(_)
+            | Self::Agent(_)
+            | Self::Tables(TablesError::GracePeriod { .. })
+            | Self::Dataplane(_)
+            | Self::Map { .. } => Exit::Runtime,
             Self::NotFound { .. } => Exit::NotFound,
-            Self::Usage { .. } | Self::Config(_) => Exit::Usage,
+            Self::Usage { .. } | Self::Config(_) | Self::Settings(_) => Exit::Usage,
             Self::Timeout { .. } => Exit::Timeout,
             Self::Unhealthy { .. } => Exit::Unhealthy,
         }
@@ -157,6 +191,23 @@ impl CliError {
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+fn exit_of_open(error: &OpenError) -> Exit {
+    match error {
+        OpenError::Missing { .. } | OpenError::Layout { .. } => Exit::Unreachable,
+        OpenError::Open {
+            source: MapError::SyscallError(error),
+            ..
+        } if is_refused(&error.io_error) => Exit::Privilege,
+        OpenError::Map { source, .. } if is_refused(source) => Exit::Privilege,
+        OpenError::Open { .. } | OpenError::Map { .. } => Exit::Runtime,
+    }
+}
+
+/// `EPERM` and `EACCES`: the user may not.
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Says of an I/O error what was being done.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::args::{Output, Places, ServiceReference};
 use super::error::CliError;
-use super::inputs::Reader;
+use super::inputs::Reader as _;
 use super::output::{Printer, document, show_once};
 use super::service::find;
 use super::view::maglev::maglev;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::args::{Output, Places, Watch};
 use super::error::CliError;
-use super::inputs::Reader;
+use super::inputs::Reader as _;
 use super::output::{Printer, document, show};
 use super::pins;
 use super::render;

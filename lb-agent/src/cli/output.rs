@@ -33,19 +33,19 @@ impl Printer {
     }
 
     /// Whether it prints for people.
-    pub(crate) const fn is_for_people(&self) -> bool {
+    pub(crate) const fn is_for_people(self) -> bool {
         matches!(self.format, Format::Table | Format::Wide)
     }
 
     /// Prints `document`, as a table by means of `table`.
     pub(crate) fn print<T: Serialize>(
-        &self,
+        self,
         document: &Document<T>,
-        table: impl FnOnce(&mut Vec<u8>, &[T], &Style) -> io::Result<()>,
+        table: impl FnOnce(&mut Vec<u8>, &[T], Style) -> io::Result<()>,
     ) -> Result<Vec<u8>, CliError> {
         let mut out = Vec::new();
         let result = match self.format {
-            Format::Table | Format::Wide => table(&mut out, &document.items, &self.style),
+            Format::Table | Format::Wide => table(&mut out, &document.items, self.style),
             Format::Json => json_into(&mut out, document),
             Format::Yaml => yaml_into(&mut out, document),
         };
@@ -140,8 +140,7 @@ fn has_color(choice: ColorChoice) -> bool {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
         ColorChoice::Auto => {
-            let is_set =
-                |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
             io::stdout().is_terminal()
                 && !is_set("NO_COLOR")
                 && std::env::var_os("TERM").is_none_or(|term| term != "dumb")

@@ -4,6 +4,7 @@
 //! of the raw inputs; renderers read views only.
 
 pub mod backends;
+pub mod explain;
 pub mod flows;
 pub mod interfaces;
 pub mod maglev;
@@ -56,7 +57,7 @@ pub(crate) fn frontend_key(
 }
 
 /// The table form of an address.
-pub(crate) fn mapped(address: std::net::IpAddr) -> lb_common::family::MappedAddress {
+pub(crate) const fn mapped(address: std::net::IpAddr) -> lb_common::family::MappedAddress {
     match address {
         std::net::IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         std::net::IpAddr::V6(address) => address.octets(),

@@ -219,15 +219,20 @@ impl Loaded {
     }
 }
 
+/// The object that was built into this program; empty where it was built without.
+pub const fn embedded(variant: Variant) -> &'static [u8] {
+    match variant {
+        Variant::Normal => OBJECT,
+        Variant::Debug => DEBUG_OBJECT,
+    }
+}
+
 fn object(variant: Variant) -> Result<Vec<u8>, LoadError> {
     if let Some(path) = std::env::var_os(OBJECT_PATH_VARIABLE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return std::fs::read(&path).map_err(|source| LoadError::ReadObject { path, source });
     }
-    let embedded = match variant {
-        Variant::Normal => OBJECT,
-        Variant::Debug => DEBUG_OBJECT,
-    };
+    let embedded = embedded(variant);
     if embedded.is_empty() {
         return Err(LoadError::NoObject);
     }

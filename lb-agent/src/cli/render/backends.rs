@@ -10,7 +10,7 @@ use crate::cli::view::backends::BackendView;
 pub fn backends_into(
     out: &mut impl Write,
     backends: &[BackendView],
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     let mut table = Table::new(&[
         text("BACKEND"),

@@ -9,7 +9,7 @@ use super::units;
 use crate::cli::view::flows::{FlowStatsView, FlowView};
 
 /// One line for each flow.
-pub fn flows_into(out: &mut impl Write, flows: &[FlowView], style: &Style) -> io::Result<()> {
+pub fn flows_into(out: &mut impl Write, flows: &[FlowView], style: Style) -> io::Result<()> {
     let mut table = Table::new(&[
         text("PROTO"),
         text("CLIENT"),
@@ -49,7 +49,7 @@ pub fn flows_into(out: &mut impl Write, flows: &[FlowView], style: &Style) -> io
 pub fn flow_stats_into(
     out: &mut impl Write,
     stats: &FlowStatsView,
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     writeln!(
         out,

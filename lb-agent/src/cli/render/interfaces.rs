@@ -10,7 +10,7 @@ use crate::cli::view::interfaces::InterfaceView;
 pub fn interfaces_into(
     out: &mut impl Write,
     interfaces: &[InterfaceView],
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     let mut table = Table::new(&[
         number("INDEX"),

@@ -8,7 +8,7 @@ use super::units;
 use crate::cli::view::maglev::MaglevView;
 
 /// Every table with its backends.
-pub fn maglev_into(out: &mut impl Write, tables: &[MaglevView], style: &Style) -> io::Result<()> {
+pub fn maglev_into(out: &mut impl Write, tables: &[MaglevView], style: Style) -> io::Result<()> {
     for (position, view) in tables.iter().enumerate() {
         if position > 0 {
             writeln!(out)?;

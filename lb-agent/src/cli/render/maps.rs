@@ -8,7 +8,7 @@ use super::units;
 use crate::cli::view::maps::{MapView, PRESSURE_WARNING_PERCENT};
 
 /// One line for each map, and the sum.
-pub fn maps_into(out: &mut impl Write, maps: &[MapView], style: &Style) -> io::Result<()> {
+pub fn maps_into(out: &mut impl Write, maps: &[MapView], style: Style) -> io::Result<()> {
     let mut table = Table::new(&[
         text("NAME"),
         text("TYPE"),

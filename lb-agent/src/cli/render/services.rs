@@ -11,7 +11,7 @@ use crate::cli::view::services::{BackendState, FrontendView, ServiceView};
 pub fn services_into(
     out: &mut impl Write,
     services: &[ServiceView],
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     let mut table = Table::new(&[
         text("NAMESPACE"),
@@ -52,7 +52,7 @@ pub fn services_into(
 pub fn service_details_into(
     out: &mut impl Write,
     services: &[ServiceView],
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     for (position, service) in services.iter().enumerate() {
         if position > 0 {
@@ -63,7 +63,7 @@ pub fn service_details_into(
     Ok(())
 }
 
-fn details_into(out: &mut impl Write, service: &ServiceView, style: &Style) -> io::Result<()> {
+fn details_into(out: &mut impl Write, service: &ServiceView, style: Style) -> io::Result<()> {
     writeln!(
         out,
         "{}  {}",

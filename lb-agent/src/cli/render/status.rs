@@ -12,7 +12,7 @@ pub fn status_into(
     out: &mut impl Write,
     node: &str,
     status: &StatusView,
-    style: &Style,
+    style: Style,
 ) -> io::Result<()> {
     let tone = match status.health {
         Health::Ok => Tone::Good,
@@ -106,7 +106,7 @@ fn agent_into(out: &mut impl Write, agent: &AgentView) -> io::Result<()> {
     }
 }
 
-fn counters_into(out: &mut impl Write, counters: &[CounterView], style: &Style) -> io::Result<()> {
+fn counters_into(out: &mut impl Write, counters: &[CounterView], style: Style) -> io::Result<()> {
     let mut table = Table::new(&[
         text("REASON"),
         text("KIND"),

@@ -112,7 +112,7 @@ impl Table {
     }
 
     /// Prints it.
-    pub fn print_into(&self, out: &mut impl Write, style: &Style) -> io::Result<()> {
+    pub fn print_into(&self, out: &mut impl Write, style: Style) -> io::Result<()> {
         let shown: Vec<(usize, Column, usize)> = self
             .columns
             .iter()
@@ -134,7 +134,7 @@ impl Table {
         Ok(())
     }
 
-    fn width(&self, index: usize, column: Column, style: &Style) -> usize {
+    fn width(&self, index: usize, column: Column, style: Style) -> usize {
         let title = if style.no_headers {
             0
         } else {
@@ -150,7 +150,7 @@ impl Table {
     fn print_row(
         &self,
         out: &mut impl Write,
-        style: &Style,
+        style: Style,
         cells: &[Cell],
         shown: &[(usize, Column, usize)],
     ) -> io::Result<()> {
@@ -186,7 +186,7 @@ mod tests {
             or_none(Some("x")),
         ]);
         let mut out = Vec::new();
-        table.print_into(&mut out, &style).unwrap();
+        table.print_into(&mut out, style).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -98,11 +98,9 @@ fn known(names: &Names) -> BTreeMap<BackendId, Known> {
                 .map(|pod| title(&service.namespace, pod, ""));
             known.node = names.string(endpoint.node).map(str::to_owned);
             known.zone = names.string(endpoint.zone).map(str::to_owned);
-            known.services.insert(title(
-                &service.namespace,
-                &service.name,
-                &service.port_name,
-            ));
+            known
+                .services
+                .insert(title(&service.namespace, &service.name, &service.port_name));
             known.namespaces.insert(service.namespace.clone());
         }
     }

@@ -81,9 +81,8 @@ pub fn flows(entries: &[FlowInput], names: &Names) -> Vec<FlowView> {
         .map(|entry| view(entry, services.get(&entry.service).copied()))
         .collect();
     views.sort_by(|a, b| {
-        (&a.service, a.client, a.frontend, a.protocol).cmp(&(
-            &b.service, b.client, b.frontend, b.protocol,
-        ))
+        (&a.service, a.client, a.frontend, a.protocol)
+            .cmp(&(&b.service, b.client, b.frontend, b.protocol))
     });
     views
 }

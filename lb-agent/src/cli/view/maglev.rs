@@ -85,10 +85,7 @@ fn table(
         .iter()
         .map(|&id| {
             let record = backend_of(tables, id)?;
-            Some(SocketAddr::new(
-                address_of(record.address()),
-                record.port(),
-            ))
+            Some(SocketAddr::new(address_of(record.address()), record.port()))
         })
         .collect();
     let mut backends: Vec<MaglevBackendView> = addresses

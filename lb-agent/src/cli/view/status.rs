@@ -193,7 +193,7 @@ pub fn status(inputs: &StatusInputs<'_>) -> StatusView {
     }
 }
 
-fn health(inputs: &StatusInputs<'_>, problems: &[String]) -> Health {
+const fn health(inputs: &StatusInputs<'_>, problems: &[String]) -> Health {
     match inputs.agent {
         None | Some((_, false)) => Health::AgentDown,
         Some((agent, true)) if agent.first_sync_at.is_none() => Health::Starting,
