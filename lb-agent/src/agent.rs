@@ -1,6 +1,0 @@
-//! placeholder
-use crate::settings::Settings;
-/// placeholder
-pub fn run(_settings: Settings) -> Result<(), std::io::Error> {
-    Ok(())
-}
