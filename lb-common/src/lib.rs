@@ -38,6 +38,7 @@ pub mod hash;
 pub mod icmp;
 pub mod id;
 pub mod lookup;
+pub mod maglev;
 pub mod packet;
 pub mod parse;
 pub mod rewrite;

@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::args::{Output, Places};
 use super::error::{CliError, while_doing};
 use super::output::{Printer, own_document, show_once};
-use super::pins;
 use crate::dataplane::bpffs::{is_version, parse_link_name, read_dir_or_empty};
+use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
+use crate::lock::Lock;
 use crate::plan::names;
 use crate::status;
 
@@ -75,18 +76,12 @@ impl RemovalKind {
 
 pub(crate) fn run(args: &CleanupArgs, places: &Places) -> Result<(), CliError> {
     let printer = Printer::new(&args.output, places);
-    if let Some(agent) = pins::agent_status(&places.state_dir)?
-        && agent.is_alive(Path::new("/proc"))
-        && !args.dry_run
-    {
-        return Err(CliError::Usage {
-            message: format!(
-                "the agent (process {}) is running and would use what is removed",
-                agent.pid
-            ),
-            hint: "stop it first",
-        });
-    }
+    // A living agent would use what is removed.
+    let _lock = if !args.dry_run && places.pin_dir.is_dir() {
+        Some(Lock::take(&places.pin_dir)?)
+    } else {
+        None
+    };
     let mut removals = plan(&places.pin_dir, &places.state_dir)
         .map_err(while_doing("listing what there is to remove"))?;
     let mut failures = Vec::new();
@@ -202,8 +197,22 @@ fn remove(removal: &RemovalView) -> io::Result<()> {
         RemovalKind::Link | RemovalKind::Map | RemovalKind::StateFile => {
             fs::remove_file(&removal.path)
         }
-        RemovalKind::Filter | RemovalKind::Directory => fs::remove_dir(&removal.path),
+        RemovalKind::Filter => remove_filter(&removal.path),
+        RemovalKind::Directory => fs::remove_dir(&removal.path),
     }
+}
+
+/// Removes our filters from the device that `mark` is named after, then the mark.
+fn remove_filter(mark: &Path) -> io::Result<()> {
+    let interface = mark
+        .file_name()
+        .and_then(|name| name.to_str()?.parse().ok())
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    clsact::detach(interface)?;
+    for entry in read_dir_or_empty(mark)? {
+        fs::remove_dir(entry?.path())?;
+    }
+    fs::remove_dir(mark)
 }
 
 /// Whether a directory stays because something that is not ours is in it, or it is a mount point.

@@ -6,10 +6,13 @@ use std::process::ExitCode;
 
 use aya::maps::MapError;
 
+use crate::agent::AgentError;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::layout::Table;
+use crate::dataplane::load::LoadError;
 use crate::dataplane::maps::TablesError;
 use crate::dataplane::tables::OpenError;
+use crate::lock::LockError;
 use crate::settings::SettingsError;
 
 /// Exit codes besides 0 (done) and 2 (usage, clap's own).
@@ -151,8 +154,11 @@ pub enum CliError {
     #[error("{0}: the agent repairs this when it runs; see steerage status")]
     Inconsistent(String),
     /// The agent ended with an error.
-    #[error("{0:#}")]
-    Agent(anyhow::Error),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// Another agent uses the pin directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// Settings that cannot be.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -175,10 +181,11 @@ impl CliError {
             Self::Io { .. }
             | Self::StateFile { .. }
             | Self::Inconsistent(_)
-            | Self::Agent(_)
+            | Self::Lock(_)
             | Self::Tables(TablesError::GracePeriod { .. })
             | Self::Dataplane(_)
             | Self::Map { .. } => Exit::Runtime,
+            Self::Agent(error) => exit_of_agent(error),
             Self::NotFound { .. } => Exit::NotFound,
             Self::Usage { .. } | Self::Config(_) | Self::Settings(_) => Exit::Usage,
             Self::Timeout { .. } => Exit::Timeout,
@@ -190,6 +197,15 @@ impl CliError {
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn exit_of_agent(error: &AgentError) -> Exit {
+    match error {
+        AgentError::Settings(_) => Exit::Usage,
+        AgentError::Load(LoadError::Privilege { .. }) => Exit::Privilege,
+        AgentError::Tables(TablesError::Open(error)) => exit_of_open(error),
+        _ => Exit::Runtime,
     }
 }
 

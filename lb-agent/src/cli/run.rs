@@ -62,7 +62,7 @@ enum LogFormat {
 pub(crate) fn run(args: &RunArgs, places: &Places) -> Result<(), CliError> {
     let settings = settings(args, places)?;
     start_log(args)?;
-    crate::agent::run(settings).map_err(|error| CliError::Agent(error.into()))
+    Ok(crate::agent::run(settings)?)
 }
 
 fn settings(args: &RunArgs, places: &Places) -> Result<Settings, CliError> {

@@ -17,6 +17,8 @@ use crate::settings::Sizes;
 
 /// Names the object file to load instead of the embedded one.
 pub const OBJECT_PATH_VARIABLE: &str = "STEERAGE_BPF_OBJECT_PATH";
+/// The same for the object that logs.
+pub const DEBUG_OBJECT_PATH_VARIABLE: &str = "STEERAGE_BPF_OBJECT_DEBUG_PATH";
 /// The program at the side of a workload's device where the pod's packets come in.
 pub const WORKLOAD_INGRESS: &str = "lb_workload_ingress";
 /// The program at the side of a workload's device where packets go to the pod.
@@ -147,6 +149,18 @@ pub enum LoadError {
     },
 }
 
+/// Checks what can be checked before anything is touched: that there is an object of this version
+/// and that this process may load it.
+pub fn check(sizes: &Sizes, variant: Variant) -> Result<(), LoadError> {
+    needed_shapes(&object(variant)?, sizes)?;
+    let missing = privilege::missing();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(LoadError::Privilege { missing })
+    }
+}
+
 /// A loaded object: its maps are pinned, its programs verified.
 #[derive(Debug)]
 pub struct Loaded {
@@ -159,12 +173,9 @@ impl Loaded {
     /// Loads `variant` with tables of `sizes`, pinned below `pin_dir`; adopts the tables that are
     /// pinned there already if they have the same shapes, and touches nothing if they do not.
     pub fn load(pin_dir: &Path, sizes: &Sizes, variant: Variant) -> Result<Self, LoadError> {
+        check(sizes, variant)?;
         let object = object(variant)?;
         let shapes = needed_shapes(&object, sizes)?;
-        let missing = privilege::missing();
-        if !missing.is_empty() {
-            return Err(LoadError::Privilege { missing });
-        }
         bpffs::prepare(pin_dir)?;
         let paths = PinPaths::new(pin_dir);
         let unusable = |source| BpffsError::Directory {
@@ -228,11 +239,14 @@ pub const fn embedded(variant: Variant) -> &'static [u8] {
 }
 
 fn object(variant: Variant) -> Result<Vec<u8>, LoadError> {
-    if let Some(path) = std::env::var_os(OBJECT_PATH_VARIABLE).filter(|path| !path.is_empty()) {
+    let (variable, embedded) = match variant {
+        Variant::Normal => (OBJECT_PATH_VARIABLE, embedded(variant)),
+        Variant::Debug => (DEBUG_OBJECT_PATH_VARIABLE, embedded(variant)),
+    };
+    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return std::fs::read(&path).map_err(|source| LoadError::ReadObject { path, source });
     }
-    let embedded = embedded(variant);
     if embedded.is_empty() {
         return Err(LoadError::NoObject);
     }

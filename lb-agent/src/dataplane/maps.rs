@@ -15,6 +15,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
+use super::flows::FlowTables;
 use super::layout::Table;
 use super::syscall::GracePeriod;
 use super::tables::{self, DeviceMap, FrontendMap, OpenError, WordTable};
@@ -37,8 +38,7 @@ pub struct BpfDataplane {
     config: WordTable,
     service_filter: WordTable,
     backend_filter: WordTable,
-    flows_v4: WordTable,
-    flows_v6: WordTable,
+    flows: FlowTables,
     capacity: Capacity,
     grace_period: GracePeriod,
 }
@@ -81,21 +81,15 @@ impl BpfDataplane {
             config: words(Table::Config)?,
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
-            flows_v4: words(Table::FlowsV4)?,
-            flows_v6: words(Table::FlowsV6)?,
+            flows: FlowTables::open(paths)?,
             grace_period: GracePeriod::probe()
                 .map_err(|source| TablesError::GracePeriod { source })?,
         })
     }
 
-    /// The IPv4 flow table.
-    pub const fn flows_v4(&self) -> &WordTable {
-        &self.flows_v4
-    }
-
-    /// The IPv6 flow table.
-    pub const fn flows_v6(&self) -> &WordTable {
-        &self.flows_v6
+    /// The flow tables.
+    pub const fn flows(&self) -> &FlowTables {
+        &self.flows
     }
 
     /// Word `word` of `CONFIG`.
@@ -290,7 +284,7 @@ impl Dataplane for BpfDataplane {
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
-        Ok(InUse::default())
+        Ok(self.flows.ids_in_use())
     }
 }
 

@@ -224,14 +224,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_to_wait_for_programs_return() {
-        GracePeriod::probe().unwrap().wait().unwrap();
-        let slow = GracePeriod::map_of_maps().unwrap();
-        slow.wait().unwrap();
-        slow.wait().unwrap();
-    }
-
-    #[test]
     fn opening_a_pin_that_is_not_there_says_so() {
         let error = open_pin(Path::new("/sys/fs/bpf/steerage-no-such-pin")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
