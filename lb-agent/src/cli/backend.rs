@@ -49,8 +49,6 @@ pub(crate) fn run(command: &BackendCommand, places: &Places) -> Result<(), CliEr
                     .any(|namespace| args.namespace.admits(namespace))
         });
         let document = document("BackendList", &names, views);
-        printer.print(&document, |out, items, style| {
-            render::backends::backends_into(out, items, style)
-        })
+        printer.print(&document, render::backends::backends_into)
     })
 }

@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(settings.sizes.services, 100);
         assert_eq!(settings.sizes.flow_buckets_v4, 1024);
         let timeout = |state: State| settings.timeouts[usize::try_from(state.number()).unwrap()];
-        assert_eq!(timeout(State::Established), Some(Duration::from_secs(7200)));
+        assert_eq!(timeout(State::Established), Some(Duration::from_hours(2)));
         assert_eq!(timeout(State::UdpNew), Some(Duration::from_secs(10)));
         assert_eq!(timeout(State::FinWait), None);
         assert_eq!(settings.service_cidrs.len(), 2);

@@ -161,9 +161,7 @@ fn list(args: &ListArgs, places: &Places) -> Result<(), CliError> {
         let mut views = flows(&reader.flows()?, &names);
         views.retain(|view| args.namespace.admits(&view.namespace) && args.filter.admits(view));
         let document = document("FlowList", &names, views);
-        printer.print(&document, |out, items, style| {
-            render::flows::flows_into(out, items, style)
-        })
+        printer.print(&document, render::flows::flows_into)
     })
 }
 

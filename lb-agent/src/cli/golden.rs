@@ -337,12 +337,12 @@ fn golden_service_list() {
     check(
         "service-list",
         &document("ServiceList", views.clone()),
-        |out, items, style| render::services::services_into(out, items, style),
+        render::services::services_into,
     );
     check(
         "service-get",
         &document("ServiceList", views),
-        |out, items, style| render::services::service_details_into(out, items, style),
+        render::services::service_details_into,
     );
 }
 
@@ -352,7 +352,7 @@ fn golden_service_list_without_names() {
     check(
         "service-list-without-names",
         &document("ServiceList", views),
-        |out, items, style| render::services::services_into(out, items, style),
+        render::services::services_into,
     );
 }
 
@@ -362,7 +362,7 @@ fn golden_backend_list() {
     check(
         "backend-list",
         &document("BackendList", views),
-        |out, items, style| render::backends::backends_into(out, items, style),
+        render::backends::backends_into,
     );
 }
 
@@ -376,7 +376,7 @@ fn golden_maglev_show() {
     check(
         "maglev-show",
         &document("MaglevTableList", views),
-        |out, items, style| render::maglev::maglev_into(out, items, style),
+        render::maglev::maglev_into,
     );
 }
 
@@ -386,7 +386,7 @@ fn golden_conntrack() {
     check(
         "conntrack-list",
         &document("FlowList", flows(&entries, &names())),
-        |out, items, style| render::flows::flows_into(out, items, style),
+        render::flows::flows_into,
     );
     let tables = vec![FlowTableView {
         name: "FLOWS_V4".to_owned(),
@@ -422,7 +422,7 @@ fn golden_interface_list() {
     check(
         "interface-list",
         &document("InterfaceList", interfaces(&devices)),
-        |out, items, style| render::interfaces::interfaces_into(out, items, style),
+        render::interfaces::interfaces_into,
     );
 }
 
@@ -431,7 +431,7 @@ fn golden_maps() {
     check(
         "maps",
         &document("MapList", maps(&map_inputs())),
-        |out, items, style| render::maps::maps_into(out, items, style),
+        render::maps::maps_into,
     );
 }
 

@@ -39,8 +39,6 @@ pub(crate) fn run(command: &InterfaceCommand, places: &Places) -> Result<(), Cli
     show(args.watch.watch, printer.is_for_people(), || {
         let names = reader.names()?;
         let document = document("InterfaceList", &names, interfaces(&reader.devices()?));
-        printer.print(&document, |out, items, style| {
-            render::interfaces::interfaces_into(out, items, style)
-        })
+        printer.print(&document, render::interfaces::interfaces_into)
     })
 }

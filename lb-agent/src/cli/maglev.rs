@@ -48,7 +48,5 @@ pub(crate) fn run(command: &MaglevCommand, places: &Places) -> Result<(), CliErr
         .flat_map(|view| maglev(view, &tables))
         .collect();
     let document = document("MaglevTableList", &names, items);
-    show_once(printer.print(&document, |out, items, style| {
-        render::maglev::maglev_into(out, items, style)
-    })?)
+    show_once(printer.print(&document, render::maglev::maglev_into)?)
 }

@@ -31,8 +31,6 @@ pub(crate) fn run(args: &MapsArgs, places: &Places) -> Result<(), CliError> {
     show(args.watch.watch, printer.is_for_people(), || {
         let names = reader.names()?;
         let document = document("MapList", &names, maps(&reader.maps()?));
-        printer.print(&document, |out, items, style| {
-            render::maps::maps_into(out, items, style)
-        })
+        printer.print(&document, render::maps::maps_into)
     })
 }

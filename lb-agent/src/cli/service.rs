@@ -68,9 +68,7 @@ fn list(args: &ListArgs, places: &Places) -> Result<(), CliError> {
         let mut views = services(&reader.tables()?, &names, &reader.connections()?);
         views.retain(|view| args.namespace.admits(&view.namespace));
         let document = document("ServiceList", &names, views);
-        printer.print(&document, |out, items, style| {
-            render::services::services_into(out, items, style)
-        })
+        printer.print(&document, render::services::services_into)
     })
 }
 
@@ -82,9 +80,7 @@ fn get(args: &GetArgs, places: &Places) -> Result<(), CliError> {
         let views = services(&reader.tables()?, &names, &reader.connections()?);
         let views = find(views, &args.service)?;
         let document = document("ServiceList", &names, views);
-        printer.print(&document, |out, items, style| {
-            render::services::service_details_into(out, items, style)
-        })
+        printer.print(&document, render::services::service_details_into)
     })
 }
 

@@ -48,7 +48,7 @@ pub enum Source {
 }
 
 /// The key of `FRONTENDS` for an address, port and protocol.
-pub(crate) fn frontend_key(
+pub(crate) const fn frontend_key(
     address: std::net::IpAddr,
     port: u16,
     protocol: lb_common::flow::Protocol,

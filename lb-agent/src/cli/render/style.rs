@@ -55,7 +55,7 @@ pub struct Painted<'a> {
 impl Style {
     /// `text` in `tone`, where colours are allowed.
     #[must_use]
-    pub const fn paint<'a>(self, text: &'a str, tone: Tone) -> Painted<'a> {
+    pub const fn paint(self, text: &str, tone: Tone) -> Painted<'_> {
         Painted {
             text,
             tone,
