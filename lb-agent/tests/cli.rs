@@ -1,5 +1,10 @@
 //! The binary as scripts see it: exit codes, what is on which stream, and errors of one line.
 
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a crate of tests"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -60,7 +60,12 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
             &tables,
             clock::flow_seconds(),
         );
-        explanation(&resolved.notes, &resolved.client_name, &trace, &views)
+        explanation(
+            &resolved.notes,
+            resolved.client_name.as_deref(),
+            &trace,
+            &views,
+        )
     } else {
         let trace = trace(
             &tuple::<V6>(&resolved)?,
@@ -68,7 +73,12 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
             &tables,
             clock::flow_seconds(),
         );
-        explanation(&resolved.notes, &resolved.client_name, &trace, &views)
+        explanation(
+            &resolved.notes,
+            resolved.client_name.as_deref(),
+            &trace,
+            &views,
+        )
     };
     let document = document("Explanation", &names, vec![view]);
     show_once(printer.print(&document, |out, items, style| {

@@ -3,6 +3,8 @@
 //! `UPDATE=1 cargo test -p lb-agent golden` rewrites them. A change of a `.json` file other than an
 //! addition needs a new `apiVersion`.
 
+mod explain;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;

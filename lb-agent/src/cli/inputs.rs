@@ -210,7 +210,7 @@ mod tests {
         };
         let mut words = vec![0_u64; usize::try_from(header.words()).unwrap()];
         words[..2].copy_from_slice(&header.encode());
-        words[usize::try_from(HEADER_WORDS).unwrap()] = 22 << 32 | 11;
+        words[usize::try_from(HEADER_WORDS).unwrap()] = 0x16_0000_000b;
         words[5] = 33;
         words[6] = 0x0002_0001_0000_0002;
         words[7] = 0x0000_0000_0001;

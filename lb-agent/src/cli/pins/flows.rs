@@ -187,6 +187,7 @@ mod tests {
 
     use super::*;
     use lb_common::flow::{FlowTuple, Path, Protocol};
+    use lb_common::flows::Insertion;
     use lb_common::flows::layout::bucket_words;
     use lb_common::id::{BackendId, ServiceId};
 
@@ -227,8 +228,10 @@ mod tests {
         let flows = FlowTable::<V4, _, _>::new(buckets, 7, timeouts);
         let now = clock::flow_seconds();
         let insert = |entry: &FlowEntry<V4>| {
-            flows.insert(&entry.partner(), State::Established, now);
-            flows.insert(entry, State::Established, now);
+            for half in [&entry.partner(), entry] {
+                let inserted = flows.insert(half, State::Established, now);
+                assert!(matches!(inserted, Insertion::Inserted(_)));
+            }
         };
         insert(&entry(1, 40_000, 2));
         insert(&entry(3, 40_000, 2));

@@ -105,7 +105,7 @@ pub struct ReplyView {
 #[must_use]
 pub fn explanation<F: Family>(
     assumptions: &[String],
-    client: &Option<String>,
+    client: Option<&str>,
     trace: &Trace<F>,
     services: &[ServiceView],
 ) -> ExplainView {
@@ -117,7 +117,7 @@ pub fn explanation<F: Family>(
     let chosen = translated.as_ref().map(|tuple| tuple.destination);
     ExplainView {
         packet: tuple(&trace.tuple),
-        client: client.clone(),
+        client: client.map(str::to_owned),
         assumptions: assumptions.to_vec(),
         hook: "tc ingress of the client's device",
         service: service.map(ServiceView::title),
