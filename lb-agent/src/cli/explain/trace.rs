@@ -166,7 +166,10 @@ fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, is_first: boo
         Some(FrontendKind::ClusterIp) => (Audience::Internal, "internal"),
         Some(_) | None => (Audience::External, "external"),
     };
-    trace.step("frontend", format!("service port at index {index}"));
+    trace.step(
+        "frontend",
+        "a service port has this address, port and protocol".to_owned(),
+    );
     trace.step(
         "traffic policy",
         format!("the {policy} policy's set of backends"),
