@@ -20,7 +20,7 @@ mod sweep;
 use core::marker::PhantomData;
 
 pub use control::Control;
-pub use insert::{Insertion, Placed};
+pub use insert::{Insertion, Placed, Placement};
 pub use sweep::{Slot, Tidied};
 
 use crate::conntrack::State;
@@ -28,6 +28,7 @@ use crate::family::Family;
 use crate::flow::{FlowEntry, FlowKey};
 use crate::hash;
 use crate::id::Seconds;
+use crate::room::Room;
 use layout::{KeyWords, Value};
 
 /// Slots of a bucket: their control words fill one cache line.
@@ -158,7 +159,53 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// The live entry of `key`.
     #[inline(always)]
     pub fn lookup(&self, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
-        self.find(&self.probe(key), key, now)
+        let probe = self.probe(key);
+        // Twice, should the entry be replaced while it is read.
+        for _ in 0..2 {
+            let (location, control, state) = self.locate(&probe, now)?;
+            let bucket = self.buckets.bucket(location.bucket)?;
+            let value = Value::read(&bucket, location.slot);
+            if Control(bucket.control(location.slot)).is_same_entry(control) {
+                let entry = value.entry(*key);
+                return Some(Found {
+                    entry,
+                    state,
+                    control,
+                    location,
+                });
+            }
+        }
+        None
+    }
+
+    /// The same, into memory of the caller's; says whether there is one.
+    #[inline(never)]
+    pub fn search(&self, key: &FlowKey<F>, now: Seconds, room: &mut Room<Found<F>>) -> bool {
+        match self.lookup(key, now) {
+            Some(found) => {
+                room.put(found);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Where exactly this `entry` is, if it is live: same key, same value.
+    #[inline(never)]
+    pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
+        let (location, control, _) = self.locate(&self.probe(&entry.key), now)?;
+        self.holds(location, control, entry)
+            .then_some((location, control))
+    }
+
+    /// Whether the entry at `location`, whose control word was `seen`, has the value of `entry`.
+    #[inline(always)]
+    fn holds(&self, location: Location, seen: Control, entry: &FlowEntry<F>) -> bool {
+        let Some(bucket) = self.buckets.bucket(location.bucket) else {
+            return false;
+        };
+        layout::has_value(&bucket, location.slot, entry)
+            && Control(bucket.control(location.slot)).is_same_entry(seen)
     }
 
     /// Moves an entry that was found, or inserted, on to the state that `next` makes of its
@@ -225,20 +272,20 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
     }
 
+    /// Where the live entry with the probe's key is.
     #[inline(always)]
-    fn find(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Option<Found<F>> {
-        self.find_in(probe.first, probe, key, now)
-            .or_else(|| self.find_in(probe.second, probe, key, now))
+    fn locate(&self, probe: &Probe, now: Seconds) -> Option<(Location, Control, State)> {
+        self.locate_in(probe.first, probe, now)
+            .or_else(|| self.locate_in(probe.second, probe, now))
     }
 
     #[inline(always)]
-    fn find_in(
+    fn locate_in(
         &self,
         index: u32,
         probe: &Probe,
-        key: &FlowKey<F>,
         now: Seconds,
-    ) -> Option<Found<F>> {
+    ) -> Option<(Location, Control, State)> {
         let bucket = self.buckets.bucket(index)?;
         for slot in 0..SLOTS {
             let mut control = Control(bucket.control(slot));
@@ -247,21 +294,19 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                 if control.tag() != probe.tag || control.state().is_none() {
                     break;
                 }
-                let value = Value::read(&bucket, slot);
                 match compare::<F>(&bucket, slot, probe, control) {
                     Comparison::Equal(after) => {
                         if let Some(state) = after.state()
                             && self.is_live(after, state, now)
                         {
-                            return Some(Found {
-                                entry: value.entry(*key),
-                                state,
-                                control: after,
-                                location: Location {
+                            return Some((
+                                Location {
                                     bucket: index,
                                     slot,
                                 },
-                            });
+                                after,
+                                state,
+                            ));
                         }
                         break;
                     }

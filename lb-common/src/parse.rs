@@ -137,6 +137,12 @@ impl<F: Family> Packet<F> {
         self.l3.wrapping_add(self.total_length)
     }
 
+    /// Whether its ports are in the packet.
+    #[inline(always)]
+    pub const fn has_ports(&self) -> bool {
+        matches!(self.transport, Transport::Ports { .. })
+    }
+
     /// Addresses and ports, where the packet has ports.
     #[inline(always)]
     pub const fn tuple(&self) -> Option<FlowTuple<F>> {

@@ -1,10 +1,13 @@
 //! How the decisions see the kernel tables: pinned maps in the kernel and in `steerage explain`,
 //! ordinary collections in tests.
 
+use crate::conntrack::State;
 use crate::family::Family;
-use crate::flows::Buckets;
-use crate::id::{BackendId, ServiceId};
+use crate::flows::{Buckets, FlowTable, Timeouts};
+use crate::hash;
+use crate::id::{BackendId, Seconds, ServiceId};
 use crate::table::backend::BackendRecord;
+use crate::table::config;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
 use crate::table::service::{Audience, ServiceWord};
@@ -57,4 +60,20 @@ pub trait Tables {
 
     /// 32 random bits, for the choice of a source port.
     fn random(&self) -> u32;
+}
+
+/// The flow table of `tables`, with the seed and timeouts of its settings.
+#[inline(always)]
+pub fn flow_table<F: Family, T: Tables>(
+    tables: &T,
+) -> FlowTable<F, T::Flows<F>, impl Timeouts + '_> {
+    FlowTable::new(
+        tables.flows::<F>(),
+        tables.config(config::SEED),
+        |state: State| {
+            Seconds(hash::lower(
+                tables.config(config::TIMEOUTS.wrapping_add(state.number())),
+            ))
+        },
+    )
 }

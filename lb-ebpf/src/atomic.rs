@@ -16,33 +16,16 @@ pub(crate) unsafe fn compare_exchange(word: *mut u64, current: u64, new: u64) ->
         use core::intrinsics::{AtomicOrdering, atomic_cxchg};
         // SAFETY: the caller's word is valid and aligned, and only accessed atomically or volatile.
         unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, current, new).1
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                word, current, new,
+            )
+            .1
         }
     }
     #[cfg(not(target_arch = "bpf"))]
     {
         let _ = (word, current, new);
         false
-    }
-}
-
-/// Replaces `*word` by `new` and returns what it was.
-///
-/// # Safety
-///
-/// As for [`compare_exchange`].
-#[inline(always)]
-pub(crate) unsafe fn exchange(word: *mut u64, new: u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        use core::intrinsics::{AtomicOrdering, atomic_xchg};
-        // SAFETY: as above.
-        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(word, new) }
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        let _ = word;
-        new
     }
 }
 

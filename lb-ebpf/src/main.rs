@@ -6,15 +6,26 @@
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
-#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "core has no compare-and-swap on BPF"))]
-#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "core has no compare-and-swap on BPF")
+)]
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 mod atomic;
 mod clock;
 mod count;
+mod forward;
 mod hook;
 mod maps;
 mod packet;
+mod refuse;
+mod tables;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -23,13 +34,13 @@ use lb_common::flow::Hook;
 /// What a workload sends: host side of its veth, tcx ingress.
 #[classifier]
 pub fn lb_workload_ingress(ctx: TcContext) -> i32 {
-    hook::tc::run(&ctx, Hook::Ingress)
+    hook::tc::run(ctx.skb.skb, Hook::Ingress)
 }
 
 /// What a workload receives: host side of its veth, tcx egress.
 #[classifier]
 pub fn lb_workload_egress(ctx: TcContext) -> i32 {
-    hook::tc::run(&ctx, Hook::Egress)
+    hook::tc::run(ctx.skb.skb, Hook::Egress)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

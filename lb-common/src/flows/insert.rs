@@ -33,7 +33,7 @@ use super::{Bucket, Buckets, Control, Timeouts};
 use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, TRIES, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
-use crate::flow::{FlowEntry, FlowKey};
+use crate::flow::FlowEntry;
 use crate::id::Seconds;
 
 /// An entry that was inserted.
@@ -58,6 +58,22 @@ pub enum Insertion<F: Family> {
     /// Both buckets are full of live confirmed flows.
     Full,
     /// Others insert the same key, or fill the same buckets, and it is not settled yet.
+    Contended,
+}
+
+/// What came of an insertion, where whole entries would be too large for the caller's memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Placement {
+    /// As [`Insertion::Inserted`].
+    Inserted(Placed),
+    /// The key has this very entry already.
+    Same(Location, Control),
+    /// The key has an entry with another value.
+    Other,
+    /// As [`Insertion::Full`].
+    Full,
+    /// As [`Insertion::Contended`].
     Contended,
 }
 
@@ -92,20 +108,32 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     ///
     /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
-    #[inline(never)]
     pub fn insert(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Insertion<F> {
+        match self.place(entry, state, now) {
+            Placement::Inserted(placed) => Insertion::Inserted(placed),
+            Placement::Same(..) | Placement::Other => self
+                .lookup(&entry.key, now)
+                .map_or(Insertion::Contended, Insertion::Exists),
+            Placement::Full => Insertion::Full,
+            Placement::Contended => Insertion::Contended,
+        }
+    }
+
+    /// The same, with an answer that fits the kernel's stack.
+    #[inline(never)]
+    pub fn place(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Placement {
         let probe = self.probe(&entry.key);
         for _ in 0..TRIES {
             match self.survey(&probe, now) {
-                Survey::Full => return Insertion::Full,
+                Survey::Full => return Placement::Full,
                 Survey::Present => {
-                    if let Some(found) = self.find(&probe, &entry.key, now) {
-                        return Insertion::Exists(found);
+                    if let Some((location, control, _)) = self.locate(&probe, now) {
+                        return self.compare_with(entry, location, control);
                     }
                 }
                 Survey::Vacant(vacancy) => {
                     let Some(bucket) = self.buckets.bucket(vacancy.location.bucket) else {
-                        return Insertion::Contended;
+                        return Placement::Contended;
                     };
                     let slot = vacancy.location.slot;
                     let claim = vacancy.control.claimed(probe.tag, now);
@@ -116,13 +144,13 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                     let candidate = claim.candidate();
                     // Fails only if the agent took this program for dead.
                     if !bucket.compare_exchange(slot, claim.0, candidate.0) {
-                        return Insertion::Contended;
+                        return Placement::Contended;
                     }
                     let published = candidate.in_state(state);
                     if self.win(&probe, vacancy.location, now)
                         && bucket.compare_exchange(slot, candidate.0, published.0)
                     {
-                        return Insertion::Inserted(Placed {
+                        return Placement::Inserted(Placed {
                             location: vacancy.location,
                             control: published,
                             replaced_unconfirmed: vacancy.score < ENDED,
@@ -130,22 +158,36 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                     }
                     // Lost, or freed by another: in both cases nobody else frees this candidate.
                     free(&bucket, slot, candidate);
-                    return self.adopt(&probe, &entry.key, now);
+                    return self.adopt(&probe, entry, now);
                 }
             }
         }
-        Insertion::Contended
+        Placement::Contended
     }
 
     /// Waits, within bounds, for the winner's entry.
     #[inline(always)]
-    fn adopt(&self, probe: &Probe, key: &FlowKey<F>, now: Seconds) -> Insertion<F> {
+    fn adopt(&self, probe: &Probe, entry: &FlowEntry<F>, now: Seconds) -> Placement {
         for _ in 0..TRIES {
-            if let Some(found) = self.find(probe, key, now) {
-                return Insertion::Exists(found);
+            if let Some((location, control, _)) = self.locate(probe, now) {
+                return self.compare_with(entry, location, control);
             }
         }
-        Insertion::Contended
+        Placement::Contended
+    }
+
+    #[inline(always)]
+    fn compare_with(
+        &self,
+        entry: &FlowEntry<F>,
+        location: Location,
+        control: Control,
+    ) -> Placement {
+        if self.holds(location, control, entry) {
+            Placement::Same(location, control)
+        } else {
+            Placement::Other
+        }
     }
 
     #[inline(always)]

@@ -121,11 +121,7 @@ pub(super) fn write<F: Family>(
         &entry.translated,
         translated,
     );
-    bucket.set_word(
-        slot,
-        ids_word::<F>(),
-        u64::from(entry.service.raw()) << 32 | u64::from(entry.backend.raw()),
-    );
+    bucket.set_word(slot, ids_word::<F>(), ids(entry));
     if !F::IS_V6 {
         bucket.set_word(slot, 5, 0);
         bucket.set_word(slot, 6, 0);
@@ -202,6 +198,33 @@ impl<F: Family> Value<F> {
             backend: BackendId::from_raw(hash::lower(self.ids)),
         }
     }
+}
+
+/// Whether the entry in `slot` has the value of `entry`, compared word by word.
+#[inline(always)]
+pub(super) fn has_value<F: Family>(
+    bucket: &impl Bucket,
+    slot: usize,
+    entry: &FlowEntry<F>,
+) -> bool {
+    let first = translated_word::<F>();
+    let word = |offset| bucket.word(slot, first.wrapping_add(offset));
+    let translated = &entry.translated;
+    let third = direction_number(entry.direction);
+    let ports = ports(translated, third, path_number(entry.path));
+    let [a, b] = F::halves(translated.source);
+    let [c, d] = F::halves(translated.destination);
+    let has_tuple = if F::IS_V6 {
+        word(0) == a && word(1) == b && word(2) == c && word(3) == d && word(4) == ports
+    } else {
+        word(0) == (a << 32 | c) && word(1) == ports
+    };
+    has_tuple && bucket.word(slot, ids_word::<F>()) == ids(entry)
+}
+
+#[inline(always)]
+fn ids<F: Family>(entry: &FlowEntry<F>) -> u64 {
+    u64::from(entry.service.raw()) << 32 | u64::from(entry.backend.raw())
 }
 
 /// The key of the entry in `slot`; `None` where it was never written.

@@ -18,6 +18,8 @@ pub const SERVICE_CIDRS_V4: u32 = 8;
 pub const SERVICE_CIDRS_V6: u32 = 16;
 /// First word of the conntrack timeouts in seconds, by [`crate::conntrack::State`]'s number.
 pub const TIMEOUTS: u32 = 48;
+/// Word with the number of copies that each statistic has, a power of two.
+pub const STATISTICS_SHARDS: u32 = 3;
 /// Number of buckets of `FLOWS_V4` (lower half) and `FLOWS_V6` (upper half), powers of two.
 pub const FLOW_BUCKETS: u32 = 2;
 /// Words of the map.

@@ -1,20 +1,170 @@
 //! tc: the two sides of a workload's veth.
+//!
+//! Five hundred bytes of stack do not hold two address families and a whole decision. So the
+//! packet and the entries in the making lie in a map, and a packet goes through functions that the
+//! entry program calls one after the other, each with the stack to itself.
 
-use aya_ebpf::programs::TcContext;
-use lb_common::flow::Hook;
-use lb_common::packet::PacketRead as _;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::maps::PerCpuArray;
+use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
+use lb_common::family::{Family, V4, V6};
+use lb_common::flow::{Hook, Path};
+use lb_common::icmp;
+use lb_common::packet::{PacketRead as _, PacketWrite as _};
+use lb_common::parse::{Packet, ParseError, Transport, parse, parse_link};
+use lb_common::rewrite::{self, Rewrite};
+use lb_common::room::Room;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
 use crate::packet::Skb;
+use crate::tables::KernelTables;
+use crate::{clock, forward, maps, refuse};
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program on the hook decides.
-const NEXT: i32 = -1;
+pub(crate) const NEXT: i32 = -1;
+/// `TCX_DROP` and `TC_ACT_SHOT`.
+pub(crate) const DROP: i32 = 2;
 
-/// Runs one packet.
+/// What a packet's way through the program leaves in the map.
+#[repr(C)]
+struct Scratch<F: Family> {
+    packet: Room<Packet<F>>,
+    workspace: Workspace<F>,
+}
+
+const _: () = assert!(size_of::<Scratch<V6>>() <= size_of::<maps::ScratchWords>());
+
+/// Runs one packet: parses, decides, acts, counts.
 #[inline(always)]
-pub(crate) fn run(ctx: &TcContext, _hook: Hook) -> i32 {
-    let packet = Skb::new(ctx);
-    count(Reason::NotService, packet.length());
-    NEXT
+pub(crate) fn run(skb: *mut __sk_buff, hook: Hook) -> i32 {
+    let packet = Skb::new(skb);
+    let bytes = packet.length();
+    let (action, reason) = match parse_link(&packet) {
+        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, hook, &maps::SCRATCH_V6),
+        Ok(link) => family::<V4>(skb, link.l3, hook, &maps::SCRATCH_V4),
+        Err(error) => (NEXT, unparsed(error)),
+    };
+    count(reason, bytes);
+    action
+}
+
+/// The packet of one family; the end of it is the one place where a verdict becomes an action.
+#[inline(always)]
+fn family<F: Family>(
+    skb: *mut __sk_buff,
+    l3: u32,
+    hook: Hook,
+    scratch: &PerCpuArray<maps::ScratchWords>,
+) -> (i32, Reason) {
+    let Some(scratch) = scratch.get_ptr_mut(0) else {
+        return (NEXT, Reason::Malformed);
+    };
+    // SAFETY: the value is large enough and aligned to words; it begins as zeros, which are empty
+    // slots, and only this type is ever kept in it. This processor runs no other program of ours
+    // until this one ends.
+    let scratch: &mut Scratch<F> = unsafe { &mut *scratch.cast() };
+    let (is_parsed, reason) = read(skb, l3, &mut scratch.packet);
+    if !is_parsed {
+        return (NEXT, reason);
+    }
+    let Some(packet) = scratch.packet.get() else {
+        return (NEXT, Reason::Malformed);
+    };
+    let seen = Sighting {
+        hook,
+        now: clock::seconds(),
+    };
+    let (reader, tables) = (Skb::new(skb), KernelTables::new(skb));
+    let verdict = decide(&reader, packet, &seen, &tables, &mut scratch.workspace);
+    let Some(packet) = scratch.packet.get() else {
+        return (NEXT, Reason::Malformed);
+    };
+    let workspace = &scratch.workspace;
+    match verdict.action {
+        Action::Pass => (NEXT, verdict.reason),
+        Action::Drop => (DROP, verdict.reason),
+        Action::Refuse => refuse::refuse(skb, packet, verdict.reason),
+        Action::Echo => refuse::echo(skb, packet),
+        Action::Translate => done(translate(skb, packet, workspace, verdict.path), verdict),
+        Action::TranslateError => done(translate_error(skb, packet, workspace), verdict),
+    }
+}
+
+/// A packet that could not be changed is half changed, and must not go on.
+#[inline(always)]
+const fn done(is_changed: bool, verdict: Verdict) -> (i32, Reason) {
+    if is_changed {
+        (NEXT, verdict.reason)
+    } else {
+        (DROP, Reason::RewriteFailed)
+    }
+}
+
+const fn unparsed(error: ParseError) -> Reason {
+    match error {
+        ParseError::NotIp => Reason::NotIp,
+        _ => Reason::Malformed,
+    }
+}
+
+/// Whether the packet could be parsed, and if not, why.
+#[inline(never)]
+fn read<F: Family>(skb: *mut __sk_buff, l3: u32, packet: &mut Room<Packet<F>>) -> (bool, Reason) {
+    match parse::<F>(&Skb::new(skb), l3) {
+        Ok(parsed) => {
+            packet.put(parsed);
+            (true, Reason::NotService)
+        }
+        Err(error) => (false, unparsed(error)),
+    }
+}
+
+#[inline(never)]
+fn translate<F: Family>(
+    skb: *mut __sk_buff,
+    parsed: &Packet<F>,
+    workspace: &Workspace<F>,
+    path: Path,
+) -> bool {
+    let mut packet = Skb::new(skb);
+    let Some(rewrite) = workspace.rewrite() else {
+        return false;
+    };
+    if path == Path::Bridged {
+        turn_to_bridge::<F>(&mut packet, rewrite);
+    }
+    rewrite::apply(&mut packet, parsed, rewrite).is_ok()
+}
+
+/// Addresses the frame to the backend instead of to the gateway. Without a neighbour entry the
+/// kernel routes this packet, which makes one.
+#[inline(always)]
+fn turn_to_bridge<F: Family>(packet: &mut Skb, rewrite: &Rewrite<F>) {
+    // What the bridge delivers at egress has its MAC already.
+    if rewrite.from.destination == rewrite.to.destination {
+        return;
+    }
+    let (source, destination) = (rewrite.to.source, rewrite.to.destination);
+    let hop = forward::bridge_hop::<F>(packet.skb(), source, destination);
+    if hop.is_known {
+        packet.write(0, hop.mac);
+    }
+}
+
+#[inline(never)]
+fn translate_error<F: Family>(
+    skb: *mut __sk_buff,
+    parsed: &Packet<F>,
+    workspace: &Workspace<F>,
+) -> bool {
+    let Some(error) = workspace.error() else {
+        return false;
+    };
+    let Transport::IcmpError { quoted, .. } = parsed.transport else {
+        return false;
+    };
+    let mut packet = Skb::new(skb);
+    icmp::parse_quoted(&packet, parsed, quoted)
+        .is_ok_and(|quote| rewrite::apply_error(&mut packet, parsed, &quote, error).is_ok())
 }

@@ -1,0 +1,408 @@
+//! What happens to a packet: the whole way from headers to verdict.
+//!
+//! ```text
+//! may it concern a service? ──no──► pass
+//!   │ yes
+//! its flow is known ──► step its state ──► translate
+//!   │ no                                        (egress: pass)
+//! a frontend's port ──► choose a backend ──► make the flow's entries ──► translate
+//!   │ no                    └─► nobody may serve: refuse, or drop
+//! a service's address ──► refuse; answer an echo
+//! in a service CIDR ──► drop
+//! neither ──► pass
+//! ```
+//!
+//! The kernel programs, the host's tests and fuzzers and `steerage explain` run these functions.
+//! They change nothing but the flow table and the counters of notes; the caller rewrites.
+
+mod create;
+mod error;
+mod established;
+
+use crate::conntrack::{Event, State};
+use crate::family::Family;
+use crate::flow::{FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
+use crate::flows::Found;
+use crate::id::Seconds;
+use crate::lookup::{self, AddressKind};
+use crate::packet::PacketRead;
+use crate::parse::{FragmentPart, Packet, TcpFlags, Transport};
+use crate::rewrite::{ErrorRewrite, Rewrite};
+use crate::room::Room;
+use crate::table::fragment::{FragmentKey, FragmentPorts};
+use crate::tables::{Tables, flow_table};
+use crate::verdict::Reason;
+
+/// What the caller does with a packet.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum Action {
+    /// Hands it on untouched.
+    Pass = 0,
+    /// Rewrites it as [`Workspace::rewrite`] says and hands it on by the verdict's path.
+    Translate = 1,
+    /// Rewrites an ICMP error and the packet it quotes as [`Workspace::error`] says.
+    TranslateError = 2,
+    /// Answers with a TCP RST or an ICMP port unreachable.
+    Refuse = 3,
+    /// Answers an echo request.
+    Echo = 4,
+    /// Ends the packet's way.
+    Drop = 5,
+}
+
+/// What happens to a packet, and why. A struct whose fields are always set, not an enum with
+/// fields: it travels in a register, and the kernel refuses a program that moves bits which one of
+/// the variants leaves undefined.
+#[must_use]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// What the caller does.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// How a translated packet leaves.
+    pub path: Path,
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn new(action: Action, reason: Reason) -> Self {
+        Self {
+            action,
+            reason,
+            path: Path::Routed,
+        }
+    }
+
+    /// The packet goes on untouched.
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self::new(Action::Pass, reason)
+    }
+
+    /// The packet ends here.
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self::new(Action::Drop, reason)
+    }
+
+    /// The packet is refused.
+    #[inline(always)]
+    pub const fn refuse(reason: Reason) -> Self {
+        Self::new(Action::Refuse, reason)
+    }
+}
+
+/// What one part of a decision says, always all of it: see [`Verdict`].
+#[derive(Clone, Copy)]
+struct Step {
+    next: Next,
+    /// The verdict, where nothing remains to be decided.
+    verdict: Verdict,
+    /// The state of the flow that `next` is about.
+    state: State,
+}
+
+/// What remains to do.
+#[derive(Clone, Copy, Eq, PartialEq)]
+#[repr(u8)]
+enum Next {
+    /// Nothing.
+    Done = 0,
+    /// The flow's other half must follow to the state; the verdict stands.
+    Follow = 1,
+    /// The flow that was found is over and gives way to a new one.
+    Replace = 2,
+    /// No flow has the packet.
+    Choose = 3,
+    /// A flow is prepared, to begin in the state.
+    Establish = 4,
+}
+
+impl Step {
+    /// A verdict.
+    #[inline(always)]
+    const fn done(verdict: Verdict) -> Self {
+        Self {
+            next: Next::Done,
+            verdict,
+            state: State::SynSent,
+        }
+    }
+
+    /// Something that remains to be done.
+    #[inline(always)]
+    const fn next(next: Next, state: State) -> Self {
+        Self {
+            next,
+            verdict: Verdict::pass(Reason::NotService),
+            state,
+        }
+    }
+}
+
+/// Memory of a decision, and what it says beside the verdict. The kernel's stack is too small for
+/// it, so it is the caller's: a value of a per-processor map there, a local variable here.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Workspace<F: Family> {
+    rewrite: Room<Rewrite<F>>,
+    error: Room<ErrorRewrite<F>>,
+    /// The flow that has the packet.
+    found: Room<Found<F>>,
+    /// The entry of a new flow.
+    entry: Room<FlowEntry<F>>,
+    /// The second entry of a hairpin.
+    leg: Room<FlowEntry<F>>,
+    /// The partner of any of them.
+    half: Room<FlowEntry<F>>,
+}
+
+impl<F: Family> Workspace<F> {
+    /// From what to what a packet is rewritten, after [`Action::Translate`].
+    #[inline(always)]
+    pub const fn rewrite(&self) -> Option<&Rewrite<F>> {
+        self.rewrite.get()
+    }
+
+    /// How an ICMP error is rewritten, after [`Action::TranslateError`].
+    #[inline(always)]
+    pub const fn error(&self) -> Option<&ErrorRewrite<F>> {
+        self.error.get()
+    }
+
+    /// The verdict for a packet of the flow whose entry is `entry`.
+    #[inline(never)]
+    fn translate(rewrite: &mut Room<Rewrite<F>>, reason: Reason, entry: &FlowEntry<F>) -> Verdict {
+        rewrite.put(Rewrite {
+            from: entry.key.tuple,
+            to: entry.translated,
+        });
+        Verdict {
+            action: Action::Translate,
+            reason,
+            path: entry.path,
+        }
+    }
+}
+
+/// Where and when a packet is seen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sighting {
+    /// The side of the workload's device.
+    pub hook: Hook,
+    /// The time.
+    pub now: Seconds,
+}
+
+/// Decides about the `packet` that `read` holds.
+///
+/// Each of the parts is a function of its own, which in the kernel begins with an almost empty
+/// stack.
+#[inline(always)]
+pub fn decide<F: Family>(
+    read: &impl PacketRead,
+    packet: &Packet<F>,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    if !packet.has_ports() {
+        return without_ports(read, packet, seen, tables, workspace);
+    }
+    let settled = settle(packet, seen, tables, workspace);
+    match settled.next {
+        Next::Done => return settled.verdict,
+        Next::Follow => {
+            established::follow(settled.state, seen, tables, workspace);
+            return settled.verdict;
+        }
+        Next::Replace => established::forget(seen, tables, workspace),
+        Next::Choose | Next::Establish => {}
+    }
+    let chosen = create::choose(packet, tables, workspace);
+    if chosen.next == Next::Establish {
+        create::establish(chosen.state, seen, tables, workspace)
+    } else {
+        chosen.verdict
+    }
+}
+
+/// Decides about a packet whose ports are elsewhere: in the packet that an ICMP error quotes, in
+/// the first fragment, or nowhere.
+#[inline(never)]
+fn without_ports<F: Family>(
+    read: &impl PacketRead,
+    packet: &Packet<F>,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    if let Transport::IcmpError { kind, quoted } = packet.transport {
+        return error::decide(read, packet, (kind, quoted), seen, tables, workspace);
+    }
+    if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
+        return unknown_address(packet, seen.hook, tables);
+    }
+    match packet.transport {
+        Transport::LaterFragment { protocol } => {
+            later_fragment(packet, protocol, seen, tables, workspace)
+        }
+        Transport::EchoRequest => echo(packet, seen.hook, tables),
+        _ => address_only(packet, seen.hook, tables),
+    }
+}
+
+/// Looks for the flow of a packet with ports.
+#[inline(never)]
+fn settle<F: Family>(
+    packet: &Packet<F>,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Step {
+    let Transport::Ports { tuple, tcp_flags } = packet.transport else {
+        return Step::done(Verdict::pass(Reason::NotService));
+    };
+    if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
+        return Step::done(unknown_address(packet, seen.hook, tables));
+    }
+    if let FragmentPart::First { identification } = packet.fragment {
+        remember(&tuple, identification, seen.hook, tables);
+    }
+    let event = event(tuple.protocol, tcp_flags);
+    let step = established::settle(&tuple, event, seen, tables, workspace);
+    if seen.hook == Hook::Egress && matches!(step.next, Next::Choose | Next::Replace) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
+    step
+}
+
+/// A packet whose address no table and no flow has.
+#[inline(always)]
+fn unknown_address<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
+    match hook {
+        Hook::Ingress if lookup::in_service_cidr::<F>(tables, packet.destination) => {
+            Verdict::drop(Reason::UnallocatedAddress)
+        }
+        Hook::Ingress | Hook::Egress => Verdict::pass(Reason::NotService),
+    }
+}
+
+/// A fragment without ports: they were remembered from the first one, or it cannot be translated.
+#[inline(always)]
+fn later_fragment<F: Family>(
+    packet: &Packet<F>,
+    protocol: Protocol,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    let &Sighting { hook, now } = seen;
+    let identification = match packet.fragment {
+        FragmentPart::Later { identification } => identification,
+        FragmentPart::Whole | FragmentPart::First { .. } => 0,
+    };
+    let (source, destination) = (packet.source, packet.destination);
+    let key = FragmentKey::new::<F>(source, destination, identification, protocol, hook);
+    if let Some(ports) = tables.fragment(&key) {
+        let tuple = FlowTuple {
+            source,
+            destination,
+            source_port: ports.source(),
+            destination_port: ports.destination(),
+            protocol,
+        };
+        let table = flow_table::<F, _>(tables);
+        if table.search(&FlowKey { tuple, hook }, now, &mut workspace.found)
+            && let Some(found) = workspace.found.get()
+        {
+            return Workspace::translate(&mut workspace.rewrite, Reason::Fragment, &found.entry);
+        }
+    }
+    if hook == Hook::Egress {
+        return Verdict::pass(Reason::NotService);
+    }
+    match lookup::address_kind::<F>(tables, destination) {
+        AddressKind::Service { .. } | AddressKind::Unallocated => {
+            Verdict::drop(Reason::FragmentWithoutFirst)
+        }
+        AddressKind::Foreign => Verdict::pass(Reason::NotService),
+    }
+}
+
+/// Puts the partner of `entry` where it can be inserted from; out of line, for its own stack.
+#[inline(never)]
+fn put_partner<'r, F: Family>(
+    entry: &FlowEntry<F>,
+    room: &'r mut Room<FlowEntry<F>>,
+) -> &'r FlowEntry<F> {
+    room.put(entry.partner())
+}
+
+#[inline(always)]
+fn remember<F: Family>(
+    tuple: &FlowTuple<F>,
+    identification: u32,
+    hook: Hook,
+    tables: &impl Tables,
+) {
+    let key = FragmentKey::new::<F>(
+        tuple.source,
+        tuple.destination,
+        identification,
+        tuple.protocol,
+        hook,
+    );
+    tables.remember_fragment(
+        &key,
+        FragmentPorts::new(tuple.source_port, tuple.destination_port),
+    );
+}
+
+/// An echo request: answered in the name of a service that works, else refused like any packet.
+#[inline(always)]
+fn echo<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
+    if hook == Hook::Egress {
+        return Verdict::pass(Reason::NotService);
+    }
+    match lookup::address_kind::<F>(tables, packet.destination) {
+        AddressKind::Service { has_ready: true } if packet.fragment == FragmentPart::Whole => {
+            Verdict::new(Action::Echo, Reason::EchoReply)
+        }
+        AddressKind::Service { .. } => Verdict::refuse(Reason::NoEndpoints),
+        AddressKind::Unallocated => Verdict::drop(Reason::UnallocatedAddress),
+        AddressKind::Foreign => Verdict::pass(Reason::NotService),
+    }
+}
+
+/// A packet of which only the address can match: a protocol without ports.
+#[inline(always)]
+fn address_only<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
+    match hook {
+        Hook::Ingress => refuse_address::<F>(packet.destination, tables),
+        Hook::Egress => Verdict::pass(Reason::NotService),
+    }
+}
+
+/// What becomes of a packet to `address` when none of its ports matched.
+#[inline(always)]
+fn refuse_address<F: Family>(address: F::Address, tables: &impl Tables) -> Verdict {
+    match lookup::address_kind::<F>(tables, address) {
+        AddressKind::Service { .. } => Verdict::refuse(Reason::UnknownPort),
+        AddressKind::Unallocated => Verdict::drop(Reason::UnallocatedAddress),
+        AddressKind::Foreign => Verdict::pass(Reason::NotService),
+    }
+}
+
+/// What a packet means to its flow. Of SCTP only addresses and ports are looked at.
+#[inline(always)]
+const fn event(protocol: Protocol, tcp_flags: Option<TcpFlags>) -> Event {
+    match (protocol, tcp_flags) {
+        (Protocol::Tcp, Some(flags)) => Event::tcp(flags.0),
+        (Protocol::Tcp, None) => Event::NoFlags,
+        (Protocol::Udp, _) => Event::Udp,
+        (Protocol::Sctp, _) => Event::SctpOther,
+    }
+}

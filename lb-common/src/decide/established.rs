@@ -1,0 +1,108 @@
+//! A packet of a flow that the table has.
+
+use super::{Next, Sighting, Step, Workspace, put_partner};
+use crate::conntrack::{self, Event, State};
+use crate::family::Family;
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Protocol};
+use crate::flows::{Advanced, Placement};
+use crate::select;
+use crate::table::backend::BackendFlags;
+use crate::tables::{Tables, flow_table};
+use crate::verdict::Reason;
+
+/// Finds the flow of a packet with `tuple`, moves the half that was found on, and prepares the
+/// packet's translation.
+#[inline(always)]
+pub(super) fn settle<F: Family>(
+    tuple: &FlowTuple<F>,
+    event: Event,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Step {
+    let table = flow_table::<F, _>(tables);
+    let key = FlowKey {
+        tuple: *tuple,
+        hook: seen.hook,
+    };
+    if !table.search(&key, seen.now, &mut workspace.found) {
+        return Step::next(Next::Choose, State::SynSent);
+    }
+    let Some(found) = workspace.found.get() else {
+        return Step::next(Next::Choose, State::SynSent);
+    };
+    let direction = found.entry.direction;
+    if direction == Direction::Original {
+        // UDP has no end that a proxy could see, so it leaves a backend that is gone.
+        let is_orphan = tuple.protocol == Protocol::Udp && !serves(&found.entry, tables);
+        if is_orphan {
+            tables.note(Reason::BackendReplaced);
+        }
+        if is_orphan || conntrack::begins_anew(found.state, event) {
+            return Step::next(Next::Replace, found.state);
+        }
+    }
+    let next = |state| conntrack::step(state, direction, event);
+    let advanced = table.advance(found.location, found.control, seen.now, next);
+    let verdict = Workspace::translate(&mut workspace.rewrite, Reason::Established, &found.entry);
+    match advanced {
+        Advanced::Changed(state, _) => Step {
+            next: Next::Follow,
+            verdict,
+            state,
+        },
+        // Unchanged is the rule; whoever was faster has seen a later packet.
+        Advanced::Unchanged(_) | Advanced::Lost => Step::done(verdict),
+    }
+}
+
+/// Whether the flow's backend is still there and serving.
+#[inline(always)]
+fn serves<F: Family>(entry: &FlowEntry<F>, tables: &impl Tables) -> bool {
+    select::record(tables, entry.backend)
+        .is_some_and(|record| record.flags().has(BackendFlags::SERVING))
+}
+
+/// Moves the other half of the flow that was found to `state` and stamps it, or rebuilds it if it
+/// is lost. Runs on a change of state, and else once a second for each flow.
+#[inline(never)]
+pub(super) fn follow<F: Family>(
+    state: State,
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) {
+    let Some(found) = workspace.found.get() else {
+        return;
+    };
+    let table = flow_table::<F, _>(tables);
+    match table.place(
+        put_partner(&found.entry, &mut workspace.half),
+        state,
+        seen.now,
+    ) {
+        Placement::Same(location, control) => {
+            table.advance(location, control, seen.now, |_| state);
+        }
+        Placement::Inserted(_) => tables.note(Reason::HalfRebuilt),
+        Placement::Other | Placement::Full | Placement::Contended => {}
+    }
+}
+
+/// Takes both halves of the flow that was found out of the table.
+#[inline(never)]
+pub(super) fn forget<F: Family>(
+    seen: &Sighting,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) {
+    let Some(found) = workspace.found.get() else {
+        return;
+    };
+    let table = flow_table::<F, _>(tables);
+    let partner = put_partner(&found.entry, &mut workspace.half);
+    if let Some((location, control)) = table.find(partner, seen.now) {
+        table.remove(location, control);
+    }
+    table.remove(found.location, found.control);
+}

@@ -1,0 +1,107 @@
+//! Where a packet goes next: the questions to the kernel's routing tables.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::bpf_fib_lookup;
+use lb_common::family::Family;
+
+use crate::maps::DEVICES;
+
+/// `AF_INET`.
+const INET: u8 = 2;
+/// `AF_INET6`.
+const INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_SUCCESS`: route and neighbour are known.
+const SUCCESS: i64 = 0;
+
+/// `struct bpf_fib_lookup` of the kernel, its unions laid open.
+#[repr(C)]
+struct FibLookup {
+    family: u8,
+    l4_protocol: u8,
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    total_length: u16,
+    ifindex: u32,
+    flow: u32,
+    source: [u8; 16],
+    destination: [u8; 16],
+    vlan: [u8; 4],
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+}
+
+/// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.
+#[derive(Clone, Copy)]
+pub(crate) struct Hop {
+    /// Whether there is one.
+    pub(crate) is_known: bool,
+    /// Its MAC.
+    pub(crate) mac: [u8; 6],
+}
+
+impl Hop {
+    const UNKNOWN: Self = Self {
+        is_known: false,
+        mac: [0; 6],
+    };
+}
+
+/// The MAC of `destination`, if the device that the program runs on is a port of a bridge and the
+/// bridge reaches the destination directly: then client and backend are neighbours there.
+#[inline(never)]
+pub(crate) fn bridge_hop<F: Family>(
+    skb: *mut __sk_buff,
+    source: F::Address,
+    destination: F::Address,
+) -> Hop {
+    // SAFETY: the context is valid as long as the program runs.
+    let ifindex = unsafe { (*skb).ifindex };
+    let Some(device) = DEVICES.get_ptr(ifindex) else {
+        return Hop::UNKNOWN;
+    };
+    // SAFETY: the map's value is one word, read at once.
+    let bridge = unsafe { device.read_volatile() }.bridge();
+    if bridge == 0 {
+        return Hop::UNKNOWN;
+    }
+    let mut lookup = FibLookup {
+        family: if F::IS_V6 { INET6 } else { INET },
+        l4_protocol: 0,
+        source_port: [0; 2],
+        destination_port: [0; 2],
+        total_length: 0,
+        ifindex: bridge,
+        flow: 0,
+        source: address::<F>(source),
+        destination: address::<F>(destination),
+        vlan: [0; 4],
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+    };
+    // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
+    let result = unsafe {
+        bpf_fib_lookup(
+            skb.cast(),
+            (&raw mut lookup).cast(),
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+    Hop {
+        is_known: result == SUCCESS && lookup.ifindex == bridge,
+        mac: lookup.destination_mac,
+    }
+}
+
+/// An address as the helper takes it: an IPv4 one in the first four bytes.
+#[inline(always)]
+fn address<F: Family>(address: F::Address) -> [u8; 16] {
+    let mapped = F::mapped(address);
+    if F::IS_V6 {
+        return mapped;
+    }
+    let [.., a, b, c, d] = mapped;
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+const _: () = assert!(size_of::<FibLookup>() == 64);

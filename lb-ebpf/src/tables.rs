@@ -1,0 +1,230 @@
+//! The kernel's side of [`Tables`]: what decisions read and write is what the maps hold.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use lb_common::family::Family;
+use lb_common::flows::layout::entry_words;
+use lb_common::flows::{Bucket, Buckets, SLOTS};
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::backend::BackendRecord;
+use lb_common::table::config;
+use lb_common::table::fragment::{FragmentKey, FragmentPorts};
+use lb_common::table::frontend::FrontendKey;
+use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::tables::Tables;
+use lb_common::verdict::Reason;
+
+use crate::count::count;
+use crate::{atomic, forward, maps};
+
+/// The maps, as seen from the device that a program runs on.
+pub(crate) struct KernelTables {
+    skb: *mut __sk_buff,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub(crate) const fn new(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+}
+
+/// Reads one word that the agent may be writing.
+#[inline(always)]
+fn word_of(map: &aya_ebpf::maps::Array<u64>, index: u32) -> Option<u64> {
+    let word = map.get_ptr(index)?;
+    // SAFETY: the map returned a pointer to an aligned word of its own; values of array maps are
+    // never freed.
+    Some(unsafe { word.read_volatile() })
+}
+
+impl Tables for KernelTables {
+    type Flows<F: Family> = MapBuckets<F>;
+
+    #[inline(always)]
+    fn config(&self, word: u32) -> u64 {
+        word_of(&maps::CONFIG, word).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<u64> {
+        let value = maps::FRONTENDS.get_ptr(key)?;
+        // SAFETY: the pointer is to an aligned word of the map; another key's value in it is
+        // noticed by its fingerprint.
+        Some(unsafe { value.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32, audience: Audience) -> Option<ServiceWord> {
+        let words: *const u64 = maps::SERVICES.get_ptr(index)?.cast();
+        let word = match audience {
+            Audience::Internal => words,
+            // SAFETY: the value is two words.
+            Audience::External => unsafe { words.add(1) },
+        };
+        // SAFETY: aligned and within the value, as above.
+        Some(ServiceWord(unsafe { word.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn arena(&self, word: u32) -> Option<u64> {
+        word_of(&maps::ARENA, word)
+    }
+
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<BackendRecord> {
+        let record = maps::BACKENDS.get_ptr(index)?;
+        // SAFETY: array values are never freed; a record is whole before a region names its id.
+        Some(unsafe { record.read() })
+    }
+
+    #[inline(always)]
+    fn service_filter(&self, word: u32) -> u64 {
+        word_of(&maps::SERVICE_FILTER, word).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn backend_filter(&self, word: u32) -> u64 {
+        word_of(&maps::BACKEND_FILTER, word).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn flows<F: Family>(&self) -> MapBuckets<F> {
+        let counts = self.config(config::FLOW_BUCKETS);
+        let count = if F::IS_V6 {
+            counts >> 32
+        } else {
+            counts & 0xffff_ffff
+        };
+        MapBuckets {
+            count: count as u32,
+            family: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        let ports = maps::FRAGMENTS.get_ptr(key)?;
+        // SAFETY: four bytes of the map; a reused element is another datagram's, whose tuple then
+        // finds no flow or one of the same addresses.
+        Some(unsafe { ports.read() })
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
+        // An LRU map always finds room; a failure means a lost datagram, which is counted when its
+        // next fragment is dropped.
+        let _ = maps::FRAGMENTS.insert(key, &ports, 0);
+    }
+
+    #[inline(always)]
+    fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool {
+        forward::bridge_hop::<F>(self.skb, client, backend).is_known
+    }
+
+    #[inline(always)]
+    fn note(&self, reason: Reason) {
+        count(reason, 0);
+    }
+
+    #[inline(always)]
+    fn opened(&self, service: ServiceId, backend: BackendId) {
+        let shards = self.config(config::STATISTICS_SHARDS) as u32;
+        // SAFETY: the helper takes no argument.
+        let shard = unsafe { bpf_get_smp_processor_id() } & shards.wrapping_sub(1);
+        for (map, index) in [
+            (&maps::SERVICE_STATS, service.index()),
+            (&maps::BACKEND_STATS, backend.index()),
+        ] {
+            if let Some(word) = map.get_ptr_mut(index.wrapping_mul(shards).wrapping_add(shard)) {
+                // SAFETY: an aligned word of the map, changed by atomic additions only.
+                unsafe { atomic::increment(word) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes no argument.
+        unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+/// The flow table of one family, in its map.
+#[derive(Clone, Copy)]
+pub(crate) struct MapBuckets<F> {
+    count: u32,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> Buckets<F> for MapBuckets<F> {
+    type Bucket = MapBucket<F>;
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<MapBucket<F>> {
+        let words: *mut u64 = if F::IS_V6 {
+            maps::FLOWS_V6.get_ptr_mut(index)?.cast()
+        } else {
+            maps::FLOWS_V4.get_ptr_mut(index)?.cast()
+        };
+        Some(MapBucket {
+            words,
+            family: PhantomData,
+        })
+    }
+
+    #[inline(always)]
+    fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+/// One bucket, in map memory.
+pub(crate) struct MapBucket<F> {
+    words: *mut u64,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> MapBucket<F> {
+    #[inline(always)]
+    fn control_word(&self, slot: usize) -> *mut u64 {
+        // SAFETY: a bucket begins with one control word for each slot, and the slot is cut to fit.
+        unsafe { self.words.add(slot & (SLOTS - 1)) }
+    }
+
+    #[inline(always)]
+    fn entry_word(&self, slot: usize, word: usize) -> *mut u64 {
+        let entry = (slot & (SLOTS - 1)) * entry_words::<F>();
+        // SAFETY: after the control words come as many entries; `word` is a constant below an
+        // entry's length everywhere in `layout`.
+        unsafe { self.words.add(SLOTS + entry + word) }
+    }
+}
+
+impl<F: Family> Bucket for MapBucket<F> {
+    #[inline(always)]
+    fn control(&self, slot: usize) -> u64 {
+        // SAFETY: an aligned word of the map, whose values are never freed.
+        unsafe { self.control_word(slot).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, slot: usize, current: u64, new: u64) -> bool {
+        // SAFETY: as above.
+        unsafe { atomic::compare_exchange(self.control_word(slot), current, new) }
+    }
+
+    #[inline(always)]
+    fn word(&self, slot: usize, word: usize) -> u64 {
+        // SAFETY: as above; what another processor changes meanwhile is noticed by the control word.
+        unsafe { self.entry_word(slot, word).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_word(&self, slot: usize, word: usize, value: u64) {
+        // SAFETY: as above; the caller holds the slot's claim.
+        unsafe { self.entry_word(slot, word).write_volatile(value) };
+    }
+}
