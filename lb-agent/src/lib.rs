@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod dataplane;
 pub mod interfaces;

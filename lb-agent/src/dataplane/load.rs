@@ -230,10 +230,18 @@ impl Loaded {
     }
 }
 
+/// The object that was built into this program; empty where it was built without.
+pub const fn embedded(variant: Variant) -> &'static [u8] {
+    match variant {
+        Variant::Normal => OBJECT,
+        Variant::Debug => DEBUG_OBJECT,
+    }
+}
+
 fn object(variant: Variant) -> Result<Vec<u8>, LoadError> {
     let (variable, embedded) = match variant {
-        Variant::Normal => (OBJECT_PATH_VARIABLE, OBJECT),
-        Variant::Debug => (DEBUG_OBJECT_PATH_VARIABLE, DEBUG_OBJECT),
+        Variant::Normal => (OBJECT_PATH_VARIABLE, embedded(variant)),
+        Variant::Debug => (DEBUG_OBJECT_PATH_VARIABLE, embedded(variant)),
     };
     if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
