@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What Steerage is tested and shown with: a lab of network namespaces, real traffic, real agents.
+
+pub mod clock;
+pub mod cluster;
+pub mod command;
+pub mod lab;
+pub mod ns;
+pub mod privilege;
+pub mod traffic;
+
+/// The Debian packages that the lab and the tests on it need.
+pub const DEBIAN_PACKAGES: &[&str] = &["iproute2", "nftables"];
