@@ -4,8 +4,11 @@ pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod lab;
+pub mod leak;
 pub mod ns;
 pub mod privilege;
+pub mod probe;
+pub mod scenario;
 pub mod traffic;
 
 /// The Debian packages that the lab and the tests on it need.

@@ -2,13 +2,23 @@
 //!
 //! What a load balancer's test proves is worth no more than its lab. So the lab is shown to carry
 //! what a CNI carries, and to stop what it must stop.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a test module"
+)]
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a test module"
+)]
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::tc::TcAttachType;
 use lb_tests::{
     lab::{CniShape, Lab, address},
-    ns,
+    leak, ns,
+    probe::Probe,
     traffic::{
         self, Load, LongFlow, Pong, TcpServer, Transport, UdpServer, ask_udp, bulk_echo,
         connect_once, connect_once_from, ping, refusal,
@@ -218,4 +228,25 @@ fn a_removed_pod_is_silent_and_a_dropped_lab_leaves_nothing() {
         let prefix = outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
         assert_eq!(ns::existing(&prefix), Vec::<String>::new(), "{shape}");
     }
+}
+
+#[test]
+fn a_neighbours_program_counts_what_passes_its_hook() {
+    in_every_shape(|lab| {
+        let (client, far) = (lab.pod("client"), lab.pod("far"));
+        let _tcp = TcpServer::start(&far.ns, "far", PORT)?;
+        let node = lab.node(1);
+        let probe = Probe::attach(node, &client.host_device, TcAttachType::Ingress)?;
+        let programs = leak::programs_on(node, &client.host_device, TcAttachType::Ingress)?;
+        ensure!(programs == [probe.id()], "{programs:?}");
+        let before = probe.runs()?;
+        connect_once(&client.ns, far.sockets(PORT)[0])?;
+        probe.has_run_since(before)?;
+        let left = leak::check_hooks(lab, &leak::Foreign::default());
+        ensure!(left.is_err(), "a program on a hook was overlooked");
+        let program = BTreeSet::from([probe.id()]);
+        drop(probe);
+        leak::check_hooks(lab, &leak::Foreign::default())?;
+        leak::check_unloaded(&program, &leak::Foreign::default())
+    });
 }
