@@ -14,10 +14,7 @@
 use std::{
     net::IpAddr,
     path::Path,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result};
@@ -33,7 +30,9 @@ mod firewall;
 mod node;
 mod pod;
 mod shape;
+mod turn;
 
+use self::turn::Turn;
 pub use self::{
     node::{Node, UPLINK},
     pod::Pod,
@@ -42,9 +41,6 @@ pub use self::{
 
 /// The underlay's bridge, in the namespace `fabric`.
 const FABRIC_BRIDGE: &str = "br0";
-
-/// One lab at a time in a process: two would take each other's CPU and spoil every measured stall.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// Numbers the labs of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +54,7 @@ pub struct Lab {
     fabric: Namespace,
     shape: CniShape,
     prefix: String,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Lab {
@@ -66,7 +62,7 @@ impl Lab {
     ///
     /// Waits until no other lab of this process exists.
     pub fn build(shape: CniShape, nodes: u8) -> Result<Self> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         privilege::require_root()?;
         ns::sweep(Path::new(crate::cluster::BPF_FS));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

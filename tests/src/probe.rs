@@ -25,6 +25,9 @@ const INSTRUCTIONS: [u8; 16] = [
     0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0,
 ];
 
+/// Bytes of an ELF header.
+const HEADER: u64 = 64;
+
 /// A program of somebody else, attached to one device until dropped.
 #[derive(Debug)]
 pub struct Probe {
@@ -83,6 +86,22 @@ impl Probe {
     }
 }
 
+/// One section of the object file.
+struct Section<'a> {
+    /// Offset of its name among the strings.
+    name: u32,
+    /// 0 none, 1 program bits, 2 symbols, 3 strings.
+    kind: u32,
+    /// 2 allocated, 4 executable.
+    flags: u64,
+    /// For symbols: the section with their names.
+    link: u32,
+    /// For symbols: the number of the first global one.
+    info: u32,
+    entry_size: u64,
+    contents: &'a [u8],
+}
+
 /// A relocatable ELF file for BPF: header, contents, section headers.
 ///
 /// ```text
@@ -96,38 +115,57 @@ fn object_file() -> Vec<u8> {
             .position(|window| window == text.as_bytes());
         u32::try_from(found.unwrap_or(0)).unwrap_or(0)
     };
-    // Each: name, type, flags, link, info, entry size, contents.
+    let plain = |name: u32, kind: u32, flags: u64, contents| Section {
+        name,
+        kind,
+        flags,
+        link: 0,
+        info: 0,
+        entry_size: 0,
+        contents,
+    };
     let symbols = [[0; 24].to_vec(), symbol(string(NAME))].concat();
-    let sections: [(u32, u32, u64, u32, u32, u64, &[u8]); 5] = [
-        (0, 0, 0, 0, 0, 0, &[]),
-        (string(".strtab"), 3, 0, 0, 0, 0, strings),
-        // Allocated and executable.
-        (string("classifier"), 1, 6, 0, 0, 0, &INSTRUCTIONS),
-        (string("license"), 1, 2, 0, 0, 0, b"GPL\0"),
-        // Names in section 1, the first global symbol is number 1.
-        (string(".symtab"), 2, 0, 1, 1, 24, &symbols),
+    let sections = [
+        plain(0, 0, 0, &[]),
+        plain(string(".strtab"), 3, 0, strings),
+        plain(string("classifier"), 1, 6, &INSTRUCTIONS),
+        plain(string("license"), 1, 2, b"GPL\0"),
+        Section {
+            link: 1,
+            info: 1,
+            entry_size: 24,
+            ..plain(string(".symtab"), 2, 0, &symbols)
+        },
     ];
     let mut contents = Vec::new();
     let mut headers = Vec::new();
-    for (name, kind, flags, link, info, entry, bytes) in sections {
+    for section in sections {
         contents.resize(contents.len().next_multiple_of(8), 0);
-        let offset = 64 + contents.len() as u64;
-        for word in [name, kind] {
-            headers.extend(word.to_le_bytes());
-        }
-        for word in [flags, 0, offset, bytes.len() as u64] {
-            headers.extend(word.to_le_bytes());
-        }
-        for word in [link, info] {
-            headers.extend(word.to_le_bytes());
-        }
-        for word in [8, entry] {
-            headers.extend(word.to_le_bytes());
-        }
-        contents.extend(bytes);
+        headers.extend(section.header(HEADER + contents.len() as u64));
+        contents.extend(section.contents);
     }
     contents.resize(contents.len().next_multiple_of(8), 0);
-    [header(64 + contents.len() as u64, 5), contents, headers].concat()
+    [header(HEADER + contents.len() as u64, 5), contents, headers].concat()
+}
+
+impl Section<'_> {
+    fn header(&self, offset: u64) -> Vec<u8> {
+        let alignment: u64 = 8;
+        [
+            &self.name.to_le_bytes()[..],
+            &self.kind.to_le_bytes(),
+            &self.flags.to_le_bytes(),
+            // The address, which a relocatable file does not have.
+            &0_u64.to_le_bytes(),
+            &offset.to_le_bytes(),
+            &(self.contents.len() as u64).to_le_bytes(),
+            &self.link.to_le_bytes(),
+            &self.info.to_le_bytes(),
+            &alignment.to_le_bytes(),
+            &self.entry_size.to_le_bytes(),
+        ]
+        .concat()
+    }
 }
 
 /// A global function at the start of section 2.

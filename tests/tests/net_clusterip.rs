@@ -1,4 +1,4 @@
-//! ClusterIP between real sockets: reached, spread, refused, and nothing lost on the way.
+//! `ClusterIP` between real sockets: reached, spread, refused, and nothing lost on the way.
 #![expect(
     clippy::tests_outside_test_module,
     reason = "an integration test is a test module"

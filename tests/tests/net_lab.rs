@@ -6,10 +6,6 @@
     clippy::tests_outside_test_module,
     reason = "an integration test is a test module"
 )]
-#![expect(
-    clippy::tests_outside_test_module,
-    reason = "an integration test is a test module"
-)]
 
 use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr, time::Duration};
 

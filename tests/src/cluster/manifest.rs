@@ -119,7 +119,7 @@ impl Endpoint {
     }
 }
 
-/// A dual-stack ClusterIP Service in the namespace `default`, and its endpoints.
+/// A dual-stack `ClusterIP` Service in the namespace `default`, and its endpoints.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// The Service's name.
