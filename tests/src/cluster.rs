@@ -141,13 +141,11 @@ impl Cluster {
         leak::check_unloaded(&attached, foreign)
     }
 
-    /// What a person needs after a failure: the ends of the agents' logs, how to look inside.
-    pub fn diagnosis(&self) -> String {
+    /// Prints what a person needs after a failure: the ends of the agents' logs, how to look inside.
+    pub fn print_diagnosis(&self) {
         let logs: String = self.agents.iter().map(Agent::log_tail).collect();
-        format!(
-            "{logs}--- how to enter while it runs ---\n{}",
-            self.lab.how_to_enter()
-        )
+        let entries = self.lab.how_to_enter();
+        eprintln!("{logs}--- how to enter while it runs ---\n{entries}");
     }
 
     /// The directory with manifests, state and logs.

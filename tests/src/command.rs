@@ -100,7 +100,10 @@ mod tests {
         )
         .expect_err("exit status 3")
         .to_string();
-        assert!(error.contains("broken") && error.contains("3"), "{error}");
+        assert!(
+            error.contains("broken") && error.contains("exit status: 3"),
+            "{error}"
+        );
         assert!(error.ends_with("    1 first"), "{error}");
     }
 }

@@ -118,7 +118,7 @@ fn play(shape: CniShape, connections: u32, screen: &mut Screen) -> Result<Tally>
 
 /// Whatever happened, the cluster ends here.
 fn finish(cluster: Cluster, outcome: Result<Tally>, screen: &mut Screen) -> Result<Tally> {
-    let tally = outcome.map_err(|error| error.context(cluster.diagnosis()))?;
+    let tally = outcome.inspect_err(|_| cluster.print_diagnosis())?;
     screen.step("Everything is removed");
     remove(cluster, screen)?;
     Ok(tally)

@@ -65,7 +65,7 @@ impl Stage {
     pub fn start(&mut self) -> Result<()> {
         self.cluster
             .start_agents()
-            .with_context(|| self.cluster.diagnosis())
+            .inspect_err(|_| self.cluster.print_diagnosis())
     }
 
     /// Writes a Service and waits until the pod `client` is served by one of its endpoints, by
@@ -123,13 +123,12 @@ impl Stage {
 ///
 /// # Panics
 ///
-/// When anything of that fails; the message has the ends of the agents' logs.
+/// When anything of that fails; the ends of the agents' logs were printed before.
 #[track_caller]
 pub fn in_every_shape(check: impl Fn(&mut Stage) -> Result<()>) {
     for shape in CniShape::ALL {
         let outcome = Stage::build(shape).and_then(|mut stage| {
-            let outcome = check(&mut stage);
-            outcome.with_context(|| stage.cluster.diagnosis())?;
+            check(&mut stage).inspect_err(|_| stage.cluster.print_diagnosis())?;
             finish(stage, &Foreign::default())
         });
         outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
