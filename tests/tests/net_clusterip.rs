@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     cluster::{Condition, Endpoint, Service},
-    lab::{UPLINK, address},
+    lab::address,
     scenario::{PORT, PROPAGATION, Stage, TARGET, check_share, in_every_shape},
     traffic::{self, Load, LongFlow, Pong, Transport, ask_udp, bulk_echo, ping, refusal},
 };
@@ -21,7 +21,9 @@ use lb_tests::{
 /// A refusal is an answer; it takes as long as one.
 const QUICKLY: Duration = Duration::from_millis(500);
 /// How long silence is listened to.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(400);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[test]
 fn local_and_remote_endpoints_are_reached_with_the_clients_address() {
@@ -156,14 +158,14 @@ fn a_ping_is_answered_while_an_endpoint_is_ready() {
         stage.cluster.manifests.write(&empty)?;
         for address in empty.sockets(PORT) {
             await_refusal(stage, address)?;
-            let pong = ping(client, address.ip(), SILENCE)?;
+            let pong = ping(client, address.ip(), PATIENCE)?;
             ensure!(
                 matches!(pong, Pong::Unreachable(_)),
                 "{address} has no endpoint: {pong:?}"
             );
         }
         for address in stage.web.sockets(PORT) {
-            let pong = ping(client, address.ip(), SILENCE)?;
+            let pong = ping(client, address.ip(), PATIENCE)?;
             ensure!(pong == Pong::Reply, "{address}: {pong:?}");
         }
         Ok(())
@@ -198,14 +200,7 @@ fn a_smaller_mtu_on_the_path_does_not_stall_a_stream() {
         let service = Service::new("far", 26).on(PORT, TARGET).to([far]);
         stage.publish(&service)?;
         // The client's node must say "too big", quoting a packet that it knows as translated.
-        let pod = lab.pod("web-2");
-        let node = lab.node(2);
-        let narrow = format!(
-            "route add {}/32 via {} dev {UPLINK} mtu lock 1300\n\
-             route add {}/128 via {} dev {UPLINK} mtu lock 1300\n",
-            pod.v4, node.v4, pod.v6, node.v6,
-        );
-        lb_tests::command::ip(lab.node(1).ns.name(), &narrow)?;
+        lab.node(1).narrow_routes_to(lab.shape(), 2, 1300)?;
         for address in service.sockets(PORT) {
             let took = bulk_echo(&lab.pod("client").ns, address, 1 << 20)?;
             ensure!(

@@ -163,6 +163,24 @@ impl Node {
         )
     }
 
+    /// Gives this node's routes to the pods of node `other` an MTU of `mtu` bytes: from now on it is
+    /// the narrow place of that path, and says so to whoever sends more.
+    pub fn narrow_routes_to(&self, shape: CniShape, other: u8, mtu: u16) -> Result<()> {
+        let routes = match shape {
+            CniShape::Routed | CniShape::Bridge { .. } => routes_over_underlay(other),
+            CniShape::Vxlan => routes_over_tunnel(other),
+        };
+        let mut batch = String::new();
+        for route in routes
+            .lines()
+            .filter_map(|line| line.strip_prefix("route add "))
+        {
+            // Writing to a string cannot fail.
+            writeln!(batch, "route replace {route} mtu lock {mtu}").ok();
+        }
+        ip(self.ns.name(), &batch).map(drop)
+    }
+
     /// Both underlay addresses.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.v4.into(), self.v6.into()]

@@ -13,12 +13,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::sys::{
-    socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
-        sockopt,
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
+            sockopt,
+        },
+        time::{TimeVal, TimeValLike as _},
     },
-    time::{TimeVal, TimeValLike as _},
 };
 
 use crate::{
@@ -193,7 +196,11 @@ pub(super) fn tcp_connect(
     let timeout = TimeVal::milliseconds(milliseconds);
     setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
-    connect(fd.as_raw_fd(), &SockaddrStorage::from(server))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(server)).map_err(|error| match error {
+        // What connect(2) reports when the send timeout ends it.
+        Errno::EINPROGRESS => io::Error::new(io::ErrorKind::TimedOut, "no answer to connect"),
+        other => other.into(),
+    })?;
     let stream = TcpStream::from(fd);
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -246,10 +253,9 @@ const fn any(server: SocketAddr) -> IpAddr {
     }
 }
 
-/// A timed-out connect is "in progress" and a timed-out read "would block"; both are time-outs.
+/// A read that timed out says that it "would block".
 fn kind(error: &io::Error) -> io::ErrorKind {
-    let in_progress = error.raw_os_error() == Some(libc::EINPROGRESS);
-    if in_progress || error.kind() == io::ErrorKind::WouldBlock {
+    if error.kind() == io::ErrorKind::WouldBlock {
         io::ErrorKind::TimedOut
     } else {
         error.kind()
