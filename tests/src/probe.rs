@@ -3,14 +3,14 @@
 //! It needs no compiler and no map. The program is two instructions in an object file of four
 //! sections, laid out below, and the kernel's own run counter tells how often it ran.
 
-use std::os::fd::OwnedFd;
+use std::{mem, os::fd::OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramInfo, SchedClassifier, loaded_programs,
-        tc::{TcAttachOptions, TcAttachType},
+        tc::{NlOptions, TcAttachOptions, TcAttachType},
     },
     sys::{Stats, enable_stats},
 };
@@ -28,7 +28,14 @@ const INSTRUCTIONS: [u8; 16] = [
 /// Bytes of an ELF header.
 const HEADER: u64 = 64;
 
-/// A program of somebody else, attached to one device until dropped.
+/// Where a probe is attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Tcx,
+    Filter,
+}
+
+/// A program of somebody else, attached to one device.
 #[derive(Debug)]
 pub struct Probe {
     id: u32,
@@ -39,8 +46,22 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Attaches to a tcx hook of `device` on `node`, at the end of the chain.
+    /// Attaches to a tcx hook of `device` on `node`, at the end of the chain, until dropped.
     pub fn attach(node: &Node, device: &str, hook: TcAttachType) -> Result<Self> {
+        Self::attach_as(Place::Tcx, node, device, hook)
+    }
+
+    /// Attaches as a filter of the `clsact` qdisc of `device`, which must exist, for as long as the
+    /// device does.
+    pub fn attach_filter(node: &Node, device: &str, hook: TcAttachType) -> Result<Self> {
+        Self::attach_as(Place::Filter, node, device, hook)
+    }
+
+    fn attach_as(place: Place, node: &Node, device: &str, hook: TcAttachType) -> Result<Self> {
+        let options = match place {
+            Place::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
+            Place::Filter => TcAttachOptions::Netlink(NlOptions::default()),
+        };
         let stats = enable_stats(Stats::RunTime).context("have the kernel count program runs")?;
         node.ns.run(|| {
             let mut object = Ebpf::load(&object_file()).context("load the probe's object")?;
@@ -49,10 +70,14 @@ impl Probe {
                 .context("the object has its program")?;
             let program: &mut SchedClassifier = program.try_into()?;
             program.load().context("load the probe")?;
-            let order = TcAttachOptions::TcxOrder(LinkOrder::last());
-            program
-                .attach_with_options(device, hook, order)
+            let link = program
+                .attach_with_options(device, hook, options)
                 .with_context(|| format!("attach the probe to {device} in {}", node.name))?;
+            if place == Place::Filter {
+                // A filter's link, dropped outside the namespace, would remove whatever filter has
+                // the same numbers there. It goes with its device instead.
+                mem::forget(program.take_link(link)?);
+            }
             Ok(Self {
                 id: program.info()?.id(),
                 _object: object,
