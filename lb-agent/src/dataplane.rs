@@ -1,6 +1,20 @@
 //! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
 //! memory that fails when told to.
 
+pub mod attach;
+pub mod bpf;
+pub mod bpffs;
+pub mod clsact;
+pub mod flows;
+pub mod layout;
+pub mod load;
+pub mod maps;
+pub mod mmap;
+pub mod privilege;
+pub mod sweep;
+pub mod syscall;
+pub mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::id::{BackendId, ServiceId};
@@ -8,6 +22,8 @@ use lb_common::table::backend::BackendRecord;
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::service::{Audience, ServiceWord};
+
+pub mod memory;
 
 /// One change to one table. A list of them is applied in order, and after each the datapath is
 /// sound: that is what the planner's order is for.

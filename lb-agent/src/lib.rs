@@ -8,5 +8,15 @@
 
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod cli;
+pub mod clock;
 pub mod dataplane;
+pub mod interfaces;
+pub mod lock;
 pub mod model;
+pub mod plan;
+pub mod reconcile;
+pub mod settings;
+pub mod source;
+pub mod status;

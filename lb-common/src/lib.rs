@@ -40,6 +40,7 @@ pub mod icmp;
 pub mod id;
 pub mod limit;
 pub mod lookup;
+pub mod maglev;
 pub mod packet;
 pub mod parse;
 pub mod rewrite;

@@ -15,6 +15,9 @@ use crate::wire::{ethernet, sctp, tcp, udp};
 
 pub use crate::wire::tcp::TcpFlags;
 
+/// The longest packet whose length fits its IP header's field.
+const MAX_CLAIMED_LENGTH: u32 = 0xffff;
+
 /// Why a packet has no meaning here. All but `NotIp` are counted as malformed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ParseError {
@@ -185,7 +188,11 @@ pub fn parse_link(packet: &impl PacketRead) -> Result<Link, ParseError> {
 pub fn parse<F: Family>(packet: &impl PacketRead, l3: u32) -> Result<Packet<F>, ParseError> {
     let header = IpHeader::<F>::read(packet, l3)?;
     let present = packet.length().saturating_sub(l3);
-    let total_length = header.total_length.unwrap_or(present);
+    let total_length = if header.has_open_length && present > MAX_CLAIMED_LENGTH {
+        present
+    } else {
+        header.total_length
+    };
     if total_length > present || header.header_length > total_length {
         return Err(ParseError::TooShort);
     }

@@ -12,7 +12,7 @@ use crate::checksum::{Sum, update};
 use crate::family::Family;
 use crate::flow::{FlowTuple, Protocol};
 use crate::icmp::QuotedPacket;
-use crate::packet::{Frame, PacketRead, PacketWrite};
+use crate::packet::{Frame, PacketRead as _, PacketWrite};
 use crate::parse::{FragmentPart, Packet};
 use crate::wire::ip::write_addresses;
 use crate::wire::{icmp, tcp, udp};
@@ -71,7 +71,7 @@ pub enum RewriteError {
     /// A field to be changed is not in the packet, or the kernel refused the change. The packet
     /// may be half rewritten: drop it.
     OutOfPacket,
-    /// Other ports need SCTP's CRC32c over the whole packet, which is not computed yet. Nothing
+    /// Other ports need the CRC-32C of SCTP over the whole packet, which is not computed yet. Nothing
     /// was changed.
     SctpPorts,
 }

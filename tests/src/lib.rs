@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What Steerage is tested and shown with: a lab of network namespaces, real traffic, real agents, built
+//! packets.
+
+pub mod clock;
+pub mod cluster;
+pub mod command;
+pub mod demo;
+pub mod lab;
+pub mod leak;
+pub mod ns;
+pub mod packets;
+pub mod privilege;
+pub mod probe;
+pub mod scenario;
+pub mod traffic;
+
+/// The Debian packages that the lab and the tests on it need.
+pub const DEBIAN_PACKAGES: &[&str] = &["iproute2", "nftables"];

@@ -1,6 +1,7 @@
 //! `EndpointSlices` as far as a proxy cares.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::flow::Protocol;
 
@@ -29,6 +30,8 @@ pub struct EndpointSlice {
 }
 
 /// One of `endpoints`; absent conditions have got the values their absence means.
+///
+/// Names of nodes and zones repeat over hundreds of thousands of endpoints, so a source shares them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
     /// `addresses[0]`.
@@ -40,15 +43,15 @@ pub struct Endpoint {
     /// `conditions.terminating`, absent is false.
     pub terminating: bool,
     /// `nodeName`.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// `zone`.
-    pub zone: Option<String>,
+    pub zone: Option<Arc<str>>,
     /// `hints.forZones[].name`.
-    pub zone_hints: Vec<String>,
+    pub zone_hints: Vec<Arc<str>>,
     /// `hints.forNodes[].name`.
-    pub node_hints: Vec<String>,
-    /// `targetRef`, if it is a Pod.
-    pub pod: Option<ObjectName>,
+    pub node_hints: Vec<Arc<str>>,
+    /// `targetRef.name`, if it is a Pod; the Pod is in the slice's namespace.
+    pub pod: Option<Arc<str>>,
 }
 
 /// One of `ports`.

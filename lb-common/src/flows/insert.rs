@@ -29,7 +29,7 @@
 //! Positions are ordered by bucket, then slot. A slot that somebody freed and others claimed again
 //! has another sequence number, so a compare-and-swap for the old entry fails.
 
-use super::{Bucket, Buckets, Control, Timeouts};
+use super::{Bucket as _, Buckets, Control, Timeouts};
 use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, TRIES, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
@@ -214,15 +214,24 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
 
     #[inline(always)]
     fn survey(&self, probe: &Probe, now: Seconds) -> Survey {
-        let first = self.survey_bucket(probe, probe.first, now);
-        let second = self.survey_bucket(probe, probe.second, now);
-        match (first, second) {
-            (Survey::Present, _) | (_, Survey::Present) => Survey::Present,
-            (Survey::Vacant(first), Survey::Vacant(second)) if second.score > first.score => {
-                Survey::Vacant(second)
+        let mut best = Vacancy {
+            location: Location { bucket: 0, slot: 0 },
+            control: Control::default(),
+            score: 0,
+        };
+        let mut index = probe.first;
+        for _ in 0..2 {
+            match self.survey_bucket(probe, index, now) {
+                Survey::Present => return Survey::Present,
+                Survey::Vacant(vacancy) if vacancy.score > best.score => best = vacancy,
+                Survey::Vacant(_) | Survey::Full => {}
             }
-            (Survey::Vacant(vacancy), _) | (_, Survey::Vacant(vacancy)) => Survey::Vacant(vacancy),
-            (Survey::Full, Survey::Full) => Survey::Full,
+            index = probe.second;
+        }
+        if best.score == 0 {
+            Survey::Full
+        } else {
+            Survey::Vacant(best)
         }
     }
 
@@ -280,18 +289,26 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     #[inline(always)]
     fn win(&self, probe: &Probe, own: Location, now: Seconds) -> bool {
         for _ in 0..TRIES {
-            match self.contest(probe, probe.first, own, now) {
-                Contest::Lost => return false,
-                Contest::Again => continue,
-                Contest::Won => {}
-            }
-            match self.contest(probe, probe.second, own, now) {
+            match self.contest_buckets(probe, own, now) {
+                Contest::Won => return true,
                 Contest::Lost => return false,
                 Contest::Again => {}
-                Contest::Won => return true,
             }
         }
         false
+    }
+
+    #[inline(always)]
+    fn contest_buckets(&self, probe: &Probe, own: Location, now: Seconds) -> Contest {
+        let mut index = probe.first;
+        for _ in 0..2 {
+            match self.contest(probe, index, own, now) {
+                Contest::Won => {}
+                unsettled => return unsettled,
+            }
+            index = probe.second;
+        }
+        Contest::Won
     }
 
     #[inline(always)]

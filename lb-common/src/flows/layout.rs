@@ -151,30 +151,23 @@ fn write_tuple<F: Family>(
     }
 }
 
-/// What of an entry is not its key.
+/// What of an entry is not its key, as words: addresses (IPv4 uses the first only), ports, ids.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Value<F: Family> {
-    addresses: [F::Address; 2],
-    ports: u64,
-    ids: u64,
-}
+pub(super) struct Value([u64; 4], u64, u64);
 
-impl<F: Family> Value<F> {
+impl Value {
     #[inline(always)]
-    pub(super) fn read(bucket: &impl Bucket, slot: usize) -> Self {
+    pub(super) fn read<F: Family>(bucket: &impl Bucket, slot: usize) -> Self {
         let (addresses, ports) = read_tuple::<F>(bucket, slot, translated_word::<F>());
-        Self {
-            addresses,
-            ports,
-            ids: bucket.word(slot, ids_word::<F>()),
-        }
+        Self(addresses, ports, bucket.word(slot, ids_word::<F>()))
     }
 
     /// The entry of `key` with this value.
     #[inline(always)]
-    pub(super) fn entry(&self, key: FlowKey<F>) -> FlowEntry<F> {
-        let [source, destination] = self.addresses;
-        let [a, b, c, d, direction, path, _, _] = self.ports.to_be_bytes();
+    pub(super) fn entry<F: Family>(&self, key: FlowKey<F>) -> FlowEntry<F> {
+        let Self(addresses, ports, ids) = *self;
+        let [source, destination] = addresses_of::<F>(addresses);
+        let [a, b, c, d, direction, path, _, _] = ports.to_be_bytes();
         FlowEntry {
             key,
             translated: FlowTuple {
@@ -194,8 +187,8 @@ impl<F: Family> Value<F> {
             } else {
                 Path::Bridged
             },
-            service: ServiceId::from_raw(hash::upper(self.ids)),
-            backend: BackendId::from_raw(hash::lower(self.ids)),
+            service: ServiceId::from_raw(hash::upper(ids)),
+            backend: BackendId::from_raw(hash::lower(ids)),
         }
     }
 }
@@ -230,7 +223,8 @@ fn ids<F: Family>(entry: &FlowEntry<F>) -> u64 {
 /// The key of the entry in `slot`; `None` where it was never written.
 #[inline(always)]
 pub(super) fn read_key<F: Family>(bucket: &impl Bucket, slot: usize) -> Option<FlowKey<F>> {
-    let ([source, destination], ports) = read_tuple::<F>(bucket, slot, 0);
+    let (addresses, ports) = read_tuple::<F>(bucket, slot, 0);
+    let [source, destination] = addresses_of::<F>(addresses);
     let [a, b, c, d, protocol, hook, _, _] = ports.to_be_bytes();
     Some(FlowKey {
         tuple: FlowTuple {
@@ -248,27 +242,32 @@ pub(super) fn read_key<F: Family>(bucket: &impl Bucket, slot: usize) -> Option<F
     })
 }
 
+/// Addresses and ports of the tuple at word `first`, as words.
 #[inline(always)]
-fn read_tuple<F: Family>(
-    bucket: &impl Bucket,
-    slot: usize,
-    first: usize,
-) -> ([F::Address; 2], u64) {
+fn read_tuple<F: Family>(bucket: &impl Bucket, slot: usize, first: usize) -> ([u64; 4], u64) {
     let word = |offset| bucket.word(slot, first.wrapping_add(offset));
     if F::IS_V6 {
-        let source = F::from_halves([word(0), word(1)]);
-        let destination = F::from_halves([word(2), word(3)]);
-        ([source, destination], word(4))
+        ([word(0), word(1), word(2), word(3)], word(4))
     } else {
-        let both = word(0);
-        let source = F::from_halves([both >> 32, 0]);
-        let destination = F::from_halves([both & 0xffff_ffff, 0]);
-        ([source, destination], word(1))
+        ([word(0), 0, 0, 0], word(1))
+    }
+}
+
+/// Source and destination.
+#[inline(always)]
+fn addresses_of<F: Family>([a, b, c, d]: [u64; 4]) -> [F::Address; 2] {
+    if F::IS_V6 {
+        [F::from_halves([a, b]), F::from_halves([c, d])]
+    } else {
+        [
+            F::from_halves([a >> 32, 0]),
+            F::from_halves([a & 0xffff_ffff, 0]),
+        ]
     }
 }
 
 #[inline(always)]
-fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
+const fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
     let [a, b] = tuple.source_port.to_be_bytes();
     let [c, d] = tuple.destination_port.to_be_bytes();
     u64::from_be_bytes([a, b, c, d, third, fourth, 0, 0])

@@ -41,7 +41,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                 return Some(Slot::Unpublished(before));
             }
             let key = read_key::<F>(&bucket, location.slot);
-            let value = Value::<F>::read(&bucket, location.slot);
+            let value = Value::read::<F>(&bucket, location.slot);
             let sequence = sequence::<F>(&bucket, location.slot);
             let control = Control(bucket.control(location.slot));
             if control.is_same_entry(before)

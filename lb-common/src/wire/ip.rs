@@ -24,9 +24,11 @@ pub struct IpHeader<F: Family> {
     /// Bytes from the start of this header to what follows the last one. At most 60 for IPv4,
     /// 560 for IPv6.
     pub header_length: u32,
-    /// Bytes of headers and payload that the header claims; `None` where it leaves that open, as
-    /// the kernel does in packets above 64 KiB that it has yet to cut (BIG TCP).
-    pub total_length: Option<u32>,
+    /// Bytes of headers and payload that the header claims.
+    pub total_length: u32,
+    /// Whether the length field is 0, which the kernel leaves it in packets above 64 KiB that it
+    /// has yet to cut (BIG TCP).
+    pub has_open_length: bool,
     /// Which part of a datagram this is.
     pub fragment: FragmentPart,
 }
@@ -52,7 +54,8 @@ impl<F: Family> IpHeader<F> {
             protocol: header.protocol,
             ttl: header.ttl,
             header_length: header.header_length,
-            total_length: (header.total_length != 0).then_some(u32::from(header.total_length)),
+            total_length: u32::from(header.total_length),
+            has_open_length: header.total_length == 0,
             fragment: match (header.fragment_offset, header.has_more_fragments) {
                 (0, false) => FragmentPart::Whole,
                 (0, true) => FragmentPart::First { identification },
@@ -69,15 +72,14 @@ impl<F: Family> IpHeader<F> {
             l3.wrapping_add(ipv6::HEADER_LENGTH),
             header.next_header,
         )?;
-        let payload_length = u32::from(header.payload_length);
         Ok(Self {
             source: F::from_halves(header.source),
             destination: F::from_halves(header.destination),
             protocol: chain.protocol,
             ttl: header.hop_limit,
             header_length: chain.length.wrapping_add(ipv6::HEADER_LENGTH),
-            total_length: (payload_length != 0)
-                .then_some(payload_length.wrapping_add(ipv6::HEADER_LENGTH)),
+            total_length: u32::from(header.payload_length).wrapping_add(ipv6::HEADER_LENGTH),
+            has_open_length: header.payload_length == 0,
             fragment: match chain.fragment {
                 // A fragment header alone makes no fragment (RFC 6946).
                 None

@@ -1,0 +1,500 @@
+//! The agent: composes source, model, planner and dataplane into one loop.
+//!
+//! ```text
+//!  lock ─► load or adopt ─► restore ─► objects listed ─► tables complete ─► attach ─► loop
+//! ```
+//!
+//! Devices are attached to only once the tables are complete, so that no packet meets half of
+//! them; links of an earlier agent stay where they are and get the new programs at once. The
+//! datapath is left in place however the agent ends.
+
+pub mod config;
+mod devices;
+mod files;
+mod objects;
+mod published;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::clock;
+use crate::dataplane::attach::{AttachError, Attachments};
+use crate::dataplane::bpffs::{self, BpffsError};
+use crate::dataplane::load::{self, LoadError, Loaded, Variant};
+use crate::dataplane::maps::{BpfDataplane, TablesError};
+use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
+use crate::dataplane::{Dataplane as _, DataplaneError, Write};
+use crate::interfaces::{Devices, InterfaceError, REREAD, Watcher};
+use crate::lock::{Lock, LockError};
+use crate::model::event::Event;
+use crate::model::index::Model;
+use crate::reconcile::{Reconciler, retry_delay};
+use crate::settings::{Settings, SettingsError};
+use crate::source::directory::{self, DirectoryError, DirectoryOptions};
+use crate::source::report::{Reporter, SourceReport};
+use devices::DeviceKeeper;
+use objects::ModelObjects;
+use published::Published;
+
+/// Batches of events that may wait.
+const QUEUED_BATCHES: usize = 16;
+/// How long tables are written before the loop looks at signals and devices again.
+const SLICE: Duration = Duration::from_millis(20);
+/// How often ids and regions are looked at that nothing needs any more.
+const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
+/// How often the debug datapath's log is read: its buffer holds what comes in between.
+const LOG_INTERVAL: Duration = Duration::from_millis(20);
+/// How soon devices are looked at again after a failure.
+const DEVICE_RETRY: Duration = Duration::from_secs(1);
+
+/// Why the agent could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The operator must correct the settings.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Another agent runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no bpffs.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// The datapath could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tables could not be opened.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The tables could not be read or written.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// Pinned links could not be looked at.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Devices cannot be watched.
+    #[error(transparent)]
+    Interfaces(#[from] InterfaceError),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] DirectoryError),
+    /// The operator must make the directory writable.
+    #[error("writing {}: {source}", path.display())]
+    State {
+        /// A file or directory of the state directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The debug object's log could not be read.
+    #[error("reading the log of the debug datapath: {source}")]
+    DebugLog {
+        /// What aya says.
+        #[source]
+        source: aya_log::Error,
+    },
+    /// The system has no room for the runtime.
+    #[error("{operation}: {source}")]
+    Runtime {
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A task ended that should not: a bug.
+    #[error("the task that reads the source ended")]
+    SourceEnded,
+}
+
+/// Runs the agent until it is told to end by SIGTERM or SIGINT.
+pub fn run(settings: Settings) -> Result<(), AgentError> {
+    settings.validate()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Runtime {
+            operation: "starting the runtime",
+            source,
+        })?;
+    let result = runtime.block_on(start(settings));
+    // A scan of the source may be under way; nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn start(settings: Settings) -> Result<(), AgentError> {
+    let variant = if settings.debug_datapath {
+        Variant::Debug
+    } else {
+        Variant::Normal
+    };
+    load::check(&settings.sizes, variant)?;
+    bpffs::prepare(&settings.pin_dir)?;
+    let _lock = Lock::take(&settings.pin_dir)?;
+    let mut tasks = JoinSet::new();
+    let mut agent = Agent::new(settings, variant)?;
+    if agent.settings.debug_datapath {
+        forward_log(&mut agent.loaded, &mut tasks)?;
+    }
+    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
+    let (report_sender, reports) = watch::channel(SourceReport::default());
+    tasks.spawn({
+        let options = DirectoryOptions::new(agent.settings.manifests.clone());
+        async move { Ok(directory::run(options, events, report_sender).await?) }
+    });
+    agent.serve(batches, reports, tasks).await
+}
+
+/// Logs what the debug object writes.
+fn forward_log(
+    loaded: &mut Loaded,
+    tasks: &mut JoinSet<Result<(), AgentError>>,
+) -> Result<(), AgentError> {
+    let mut logger = aya_log::EbpfLogger::init(loaded.ebpf())
+        .map_err(|source| AgentError::DebugLog { source })?;
+    tasks.spawn(async move {
+        let mut ticks = ticks(LOG_INTERVAL);
+        loop {
+            ticks.tick().await;
+            logger.flush();
+        }
+    });
+    Ok(())
+}
+
+struct Agent {
+    settings: Settings,
+    loaded: Loaded,
+    reconciler: Reconciler<BpfDataplane>,
+    keeper: DeviceKeeper,
+    model: Model,
+    devices: Devices,
+    sweeper: Sweeper,
+    published: Published,
+    reporter: Reporter,
+    /// Whether the reconciler was told that everything is listed.
+    is_listed: bool,
+    /// Whether the tables have been complete once.
+    has_synced: bool,
+    /// Whether there is something to plan or to write.
+    has_work: bool,
+    /// Writes that failed in a row.
+    failures: u32,
+    write_problem: Option<String>,
+    /// When to try again to write.
+    retry_at: Option<Instant>,
+    /// When to look at the devices again, beside what events say.
+    devices_at: Option<Instant>,
+}
+
+impl Agent {
+    fn new(settings: Settings, variant: Variant) -> Result<Self, AgentError> {
+        let published = Published::new(&settings)?;
+        let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
+        let is_adopted = loaded.is_adopted();
+        let mut dataplane = BpfDataplane::open(loaded.paths())?;
+        write_config(&mut dataplane, &settings)?;
+        let reconciler = Reconciler::start(dataplane)?;
+        let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment)?;
+        for failure in failures {
+            tracing::warn!("taking over a link: {failure}");
+        }
+        tracing::info!(
+            node = settings.node_name,
+            pins = %settings.pin_dir.display(),
+            adopted = is_adopted,
+            method = attachments.method().name(),
+            devices = attachments.devices().count(),
+            "datapath loaded"
+        );
+        Ok(Self {
+            keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
+            model: Model::new(&settings.node_name),
+            settings,
+            loaded,
+            reconciler,
+            devices: Devices::new(),
+            sweeper: Sweeper::default(),
+            published,
+            reporter: Reporter::default(),
+            is_listed: false,
+            has_synced: false,
+            has_work: false,
+            failures: 0,
+            write_problem: None,
+            retry_at: None,
+            devices_at: None,
+        })
+    }
+
+    async fn serve(
+        &mut self,
+        mut batches: mpsc::Receiver<Vec<Event>>,
+        mut reports: watch::Receiver<SourceReport>,
+        mut tasks: JoinSet<Result<(), AgentError>>,
+    ) -> Result<(), AgentError> {
+        let failed = |source| AgentError::Runtime {
+            operation: "listening for signals",
+            source,
+        };
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut watcher = Watcher::new()?;
+        self.read_devices(&watcher).await;
+        self.publish()?;
+        let mut sweeps = ticks(STEP_INTERVAL);
+        let mut reclaims = ticks(RECLAIM_INTERVAL);
+        let mut rereads = ticks(REREAD);
+        loop {
+            let publish_at = self.published.due_at();
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = watcher.changed() => self.read_devices(&watcher).await,
+                _ = rereads.tick() => self.read_devices(&watcher).await,
+                () = until(self.devices_at) => self.read_devices(&watcher).await,
+                Some(ended) = tasks.join_next() => return ended.unwrap_or(Err(AgentError::SourceEnded))
+                    .and(Err(AgentError::SourceEnded)),
+                Some(batch) = batches.recv() => {
+                    self.take_in(batch);
+                    while let Ok(batch) = batches.try_recv() {
+                        self.take_in(batch);
+                    }
+                }
+                Ok(()) = reports.changed() => {
+                    let report = reports.borrow_and_update().clone();
+                    self.take_report(&report);
+                }
+                () = until(self.retry_at) => self.work(),
+                () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
+                    self.work();
+                }
+                _ = sweeps.tick() => self.sweep(),
+                _ = reclaims.tick() => self.reclaim(),
+                () = until(publish_at) => self.publish()?,
+            }
+        }
+        self.publish()?;
+        tracing::info!("ending; the datapath stays in place");
+        Ok(())
+    }
+
+    fn take_in(&mut self, batch: Vec<Event>) {
+        let changed = self.model.apply_all(batch);
+        for name in changed.services {
+            self.reconciler.changed(name);
+        }
+        let objects = ModelObjects(&self.model);
+        if changed.node {
+            self.reconciler.all_changed(&objects);
+            self.devices_at = Some(now());
+        }
+        if changed.cidrs {
+            self.write_cidrs();
+        }
+        // The model itself keeps what a list that is repeated has not named yet, so this is said
+        // once.
+        if !self.is_listed && self.model.is_ready() {
+            self.is_listed = true;
+            self.write_cidrs();
+            self.reconciler.listed(&ModelObjects(&self.model));
+        }
+        self.has_work = true;
+        self.published.names_changed();
+    }
+
+    fn take_report(&mut self, report: &SourceReport) {
+        for problem in self.reporter.fresh(report) {
+            tracing::warn!("{problem}");
+        }
+        self.published.source_problems = report.problems.iter().map(ToString::to_string).collect();
+        self.published.status_changed();
+    }
+
+    fn write_cidrs(&mut self) {
+        let mut cidrs = self.settings.service_cidrs.clone();
+        cidrs.extend_from_slice(self.model.service_cidrs());
+        let words = config::service_cidrs(&cidrs);
+        for (network, length) in &words.left_out {
+            tracing::warn!(
+                "no room for service CIDR {network}/{length}: addresses in it that no Service has are not dropped"
+            );
+        }
+        let dataplane = self.reconciler.dataplane_mut();
+        for (word, value) in words.words {
+            if dataplane.config(word) != value
+                && let Err(error) = dataplane.apply(&Write::SetConfig { word, value })
+            {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    /// Plans and writes for a while.
+    fn work(&mut self) {
+        let objects = ModelObjects(&self.model);
+        let start = clock::instant();
+        self.retry_at = None;
+        loop {
+            match self.reconciler.step(&objects) {
+                Ok(true) if start.elapsed() < SLICE => {}
+                Ok(true) => return,
+                Ok(false) => break,
+                Err(error) => return self.postpone(&error),
+            }
+        }
+        self.has_work = false;
+        self.failures = 0;
+        self.write_problem = None;
+        if self.reconciler.is_synced() {
+            if !self.has_synced {
+                self.has_synced = true;
+                tracing::info!(
+                    services = self.model.services().len(),
+                    writes = self.reconciler.applied(),
+                    "tables are complete"
+                );
+                self.keep_devices();
+            }
+            self.published.synced(clock::unix_seconds());
+        }
+    }
+
+    fn postpone(&mut self, error: &DataplaneError) {
+        self.failures = self.failures.saturating_add(1);
+        let delay = retry_delay(self.failures);
+        let problem = error.to_string();
+        if self.write_problem.as_ref() != Some(&problem) {
+            tracing::warn!(retry_after = ?delay, "{problem}");
+        }
+        self.write_problem = Some(problem);
+        self.has_work = true;
+        self.retry_at = Some(now() + delay);
+        self.published.status_changed();
+    }
+
+    async fn read_devices(&mut self, watcher: &Watcher) {
+        self.devices_at = None;
+        match watcher.read().await {
+            Ok(devices) => {
+                self.devices = devices;
+                self.keep_devices();
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                self.devices_at = Some(now() + DEVICE_RETRY);
+            }
+        }
+    }
+
+    fn keep_devices(&mut self) {
+        if !self.has_synced {
+            return;
+        }
+        let node = ModelObjects(&self.model).node_view();
+        let is_done = self.keeper.keep(
+            &mut self.loaded,
+            self.reconciler.dataplane_mut(),
+            &self.devices,
+            node.addresses,
+        );
+        if !is_done {
+            self.devices_at = Some(now() + DEVICE_RETRY);
+        }
+        self.published.status_changed();
+    }
+
+    fn sweep(&mut self) {
+        let flows = self.reconciler.dataplane().flows();
+        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
+            tracing::debug!(?walk, "looked through the flow tables");
+        }
+    }
+
+    fn reclaim(&mut self) {
+        match self.reconciler.sweep() {
+            Ok(()) => self.has_work = true,
+            Err(error) => self.postpone(&error),
+        }
+    }
+
+    fn publish(&mut self) -> Result<(), AgentError> {
+        let objects = ModelObjects(&self.model);
+        let mut problems = self.published.source_problems.clone();
+        problems.extend(self.write_problem.clone());
+        problems.extend(
+            self.reconciler
+                .planner()
+                .reports()
+                .iter()
+                .map(|(name, report)| format!("{name}: {report}")),
+        );
+        problems.extend(self.keeper.problems().cloned());
+        let pending = u64::from(self.write_problem.is_some())
+            + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
+        self.published.write(
+            self.reconciler.planner(),
+            objects,
+            self.is_listed,
+            pending,
+            problems,
+        )
+    }
+}
+
+/// What programs need before anything else: the seed, chosen once for as long as the pins live, and
+/// what the settings say.
+fn write_config(dataplane: &mut BpfDataplane, settings: &Settings) -> Result<(), AgentError> {
+    use lb_common::table::config::SEED;
+
+    let mut words = config::timeouts(&settings.timeouts);
+    words.push(config::flow_buckets(
+        settings.sizes.flow_buckets_v4,
+        settings.sizes.flow_buckets_v6,
+    ));
+    if dataplane.config(SEED) == 0 {
+        words.push((SEED, random_seed()?));
+    }
+    for (word, value) in words {
+        dataplane.apply(&Write::SetConfig { word, value })?;
+    }
+    Ok(())
+}
+
+/// A random number that is not 0, which means "none yet".
+fn random_seed() -> Result<u64, AgentError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
+        |errno| AgentError::Runtime {
+            operation: "choosing a random seed",
+            source: errno.into(),
+        },
+    )?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
+
+fn now() -> Instant {
+    Instant::from_std(clock::instant())
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Returns at `deadline`; never where there is none.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

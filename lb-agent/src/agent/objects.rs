@@ -1,0 +1,53 @@
+//! The model as the reconciler reads it.
+
+use crate::model::index::Model;
+use crate::model::name::ObjectName;
+use crate::plan::{NodeView, ServiceView};
+use crate::reconcile::Objects;
+
+/// A borrowed model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ModelObjects<'a>(pub(super) &'a Model);
+
+impl<'a> ModelObjects<'a> {
+    /// The node, as far as the source has named it.
+    pub(super) fn node_view(self) -> NodeView<'a> {
+        let Self(model) = self;
+        let node = model.node();
+        NodeView {
+            name: model.node_name(),
+            zone: node.and_then(|node| node.zone.as_deref()),
+            addresses: node.map_or(&[], |node| &node.addresses),
+        }
+    }
+
+    /// Every Service with its slices.
+    pub(super) fn views(self) -> impl Iterator<Item = ServiceView<'a>> + Clone {
+        let Self(model) = self;
+        let names: Vec<&ObjectName> = model.services().map(|service| &service.name).collect();
+        names.into_iter().filter_map(move |name| {
+            let service = model.service(name)?;
+            Some(ServiceView::new(service, model.slices(name)))
+        })
+    }
+}
+
+impl Objects for ModelObjects<'_> {
+    fn view(&self, name: &ObjectName) -> Option<ServiceView<'_>> {
+        let Self(model) = *self;
+        let service = model.service(name)?;
+        Some(ServiceView::new(service, model.slices(name)))
+    }
+
+    fn names(&self) -> Vec<ObjectName> {
+        let Self(model) = *self;
+        model
+            .services()
+            .map(|service| service.name.clone())
+            .collect()
+    }
+
+    fn node(&self) -> NodeView<'_> {
+        self.node_view()
+    }
+}

@@ -1,0 +1,121 @@
+//! What the agent tells the commands: `names.json` and `status.json` in its state directory.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::AgentError;
+use super::files::write_json;
+use super::objects::ModelObjects;
+use crate::clock;
+use crate::plan::names;
+use crate::plan::planner::Planner;
+use crate::plan::snapshot::Snapshot;
+use crate::settings::Settings;
+use crate::status::{self, AgentStatus};
+
+/// How long changes of names are collected: a large cluster's names take a while to write.
+const NAMES_DELAY: Duration = Duration::from_millis(200);
+/// How long changes of the status are collected.
+const STATUS_DELAY: Duration = Duration::from_millis(10);
+
+/// The two files, and when they are to be written next.
+#[derive(Debug)]
+pub(super) struct Published {
+    directory: PathBuf,
+    status: AgentStatus,
+    /// What is wrong with the source.
+    pub(super) source_problems: Vec<String>,
+    names_due: Option<Instant>,
+    status_due: Option<Instant>,
+    has_names: bool,
+}
+
+impl Published {
+    /// Makes the state directory.
+    pub(super) fn new(settings: &Settings) -> Result<Self, AgentError> {
+        let directory = settings.state_dir.clone();
+        fs::create_dir_all(&directory).map_err(|source| AgentError::State {
+            path: directory.clone(),
+            source,
+        })?;
+        Ok(Self {
+            status: AgentStatus {
+                version: status::VERSION,
+                node: settings.node_name.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started_at: clock::unix_seconds(),
+                source: format!("dir:{}", settings.manifests.display()),
+                ..AgentStatus::default()
+            },
+            directory,
+            source_problems: Vec::new(),
+            names_due: None,
+            status_due: None,
+            has_names: false,
+        })
+    }
+
+    /// When the next file is to be written.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        match (self.names_due, self.status_due) {
+            (Some(names), Some(status)) => Some(names.min(status)),
+            (names, status) => names.or(status),
+        }
+    }
+
+    /// What ids stand for has changed.
+    pub(super) fn names_changed(&mut self) {
+        let due = Instant::from_std(clock::instant()) + NAMES_DELAY;
+        self.names_due.get_or_insert(due);
+    }
+
+    /// What the status says has changed.
+    pub(super) fn status_changed(&mut self) {
+        let due = Instant::from_std(clock::instant()) + STATUS_DELAY;
+        self.status_due.get_or_insert(due);
+    }
+
+    /// The tables are what the objects say, at `time` (seconds since the epoch).
+    pub(super) fn synced(&mut self, time: u64) {
+        if self.status.first_sync_at.is_none() {
+            // Whoever waits for the first sync may ask for names next.
+            self.status.first_sync_at = Some(time);
+            self.names_due = Some(Instant::from_std(clock::instant()));
+        }
+        self.status.last_sync_at = Some(time);
+        self.status_changed();
+    }
+
+    /// Writes what is due, names first. Nothing has names before objects are listed: until then
+    /// those of an earlier agent stay.
+    pub(super) fn write(
+        &mut self,
+        planner: &Planner,
+        objects: ModelObjects<'_>,
+        is_listed: bool,
+        pending_writes: u64,
+        problems: Vec<String>,
+    ) -> Result<(), AgentError> {
+        let now = Instant::from_std(clock::instant());
+        let is_first = self.status.first_sync_at.is_some() && !self.has_names;
+        if is_listed && (is_first || self.names_due.is_some_and(|due| due <= now)) {
+            let path = self.directory.join(names::FILE_NAME);
+            let snapshot = Snapshot::new(planner, objects.node_view(), objects.views());
+            write_json(&path, &snapshot).map_err(|source| AgentError::State { path, source })?;
+            self.names_due = None;
+            self.has_names = self.status.first_sync_at.is_some();
+        }
+        if !is_listed {
+            self.names_due = None;
+        }
+        self.status_due = None;
+        self.status.pending_writes = pending_writes;
+        self.status.problems = problems;
+        let path = self.directory.join(status::FILE_NAME);
+        write_json(&path, &self.status).map_err(|source| AgentError::State { path, source })
+    }
+}

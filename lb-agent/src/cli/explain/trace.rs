@@ -1,0 +1,256 @@
+//! The way of one packet through the tables, step by step, by the functions of `lb_common` that the
+//! kernel programs run.
+
+use lb_common::conntrack::{Event, State, begins_anew};
+use lb_common::family::Family;
+use lb_common::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
+use lb_common::flows::{FlowTable, Found};
+use lb_common::id::{BackendId, Seconds};
+use lb_common::lookup::{self, AddressKind};
+use lb_common::select::{self, Choice};
+use lb_common::table::backend::BackendFlags;
+use lb_common::table::config::{SEED, TIMEOUTS};
+use lb_common::table::frontend::FrontendKind;
+use lb_common::table::region::WhenEmpty;
+use lb_common::table::service::Audience;
+use lb_common::tables::Tables;
+use lb_common::verdict::Reason;
+
+/// One thing that was looked at, and what it said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Step {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What it said.
+    pub finding: String,
+}
+
+/// What was found out about one packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trace<F: Family> {
+    /// The packet.
+    pub tuple: FlowTuple<F>,
+    /// What was looked at, in order.
+    pub steps: Vec<Step>,
+    /// Why the packet ends as it does.
+    pub reason: Reason,
+    /// Index of the service whose frontend was dialled.
+    pub service_index: Option<u32>,
+    /// The flow's entry: found, or as it would be made.
+    pub entry: Option<FlowEntry<F>>,
+    /// Who a new flow would go to, also where an old one was found.
+    pub new_flow_to: Option<BackendId>,
+}
+
+/// Follows a packet with `tuple` and `tcp_flags` that a pod sends.
+pub fn trace<F: Family>(
+    tuple: &FlowTuple<F>,
+    tcp_flags: u8,
+    tables: &impl Tables,
+    now: Seconds,
+) -> Trace<F> {
+    let mut trace = Trace {
+        tuple: *tuple,
+        steps: Vec::new(),
+        reason: Reason::NotService,
+        service_index: None,
+        entry: None,
+        new_flow_to: None,
+    };
+    if !lookup::may_be_service::<F>(tables, tuple.destination) {
+        trace.step("address filter", "no service has this address".to_owned());
+        if lookup::in_service_cidr::<F>(tables, tuple.destination) {
+            trace.step("service CIDR", "the address is in it".to_owned());
+            trace.reason = Reason::UnallocatedAddress;
+        }
+        return trace;
+    }
+    trace.step(
+        "address filter",
+        "a service may have this address".to_owned(),
+    );
+    let event = match tuple.protocol {
+        Protocol::Tcp => Event::tcp(tcp_flags),
+        Protocol::Udp => Event::Udp,
+        Protocol::Sctp => Event::SctpOther,
+    };
+    let known = flow(&mut trace, event, tables, now);
+    new_flow(&mut trace, tables, known.is_none());
+    if let Some(entry) = known {
+        trace.reason = Reason::Established;
+        trace.entry = Some(entry);
+    }
+    trace
+}
+
+impl<F: Family> Trace<F> {
+    fn step(&mut self, name: &'static str, finding: String) {
+        self.steps.push(Step { name, finding });
+    }
+}
+
+/// The entry that the packet's flow has and keeps.
+fn flow<F: Family>(
+    trace: &mut Trace<F>,
+    event: Event,
+    tables: &impl Tables,
+    now: Seconds,
+) -> Option<FlowEntry<F>> {
+    let timeout = |state: State| {
+        Seconds(lb_common::hash::lower(
+            tables.config(TIMEOUTS + state.number()),
+        ))
+    };
+    let table = FlowTable::<F, _, _>::new(tables.flows::<F>(), tables.config(SEED), timeout);
+    let key = FlowKey {
+        tuple: trace.tuple,
+        hook: Hook::Ingress,
+    };
+    let Some(found): Option<Found<F>> = table.lookup(&key, now) else {
+        trace.step("conntrack", "no flow has this tuple".to_owned());
+        return None;
+    };
+    let state = found.state.name();
+    if begins_anew(found.state, event) {
+        trace.step(
+            "conntrack",
+            format!("a flow in state {state} ends, this packet begins a new one"),
+        );
+        return None;
+    }
+    let is_orphan = found.entry.key.tuple.protocol == Protocol::Udp
+        && !select::record(tables, found.entry.backend)
+            .is_some_and(|record| record.flags().has(BackendFlags::SERVING));
+    if is_orphan {
+        trace.step(
+            "conntrack",
+            format!("a flow in state {state} lost its backend, another is chosen"),
+        );
+        return None;
+    }
+    let left = timeout(found.state)
+        .0
+        .saturating_sub(found.control.age(now).0);
+    trace.step(
+        "conntrack",
+        format!(
+            "a flow in state {state} has this tuple, expires in {}",
+            crate::cli::render::units::seconds(left.into())
+        ),
+    );
+    Some(found.entry)
+}
+
+/// What would become of the packet as the first of its flow.
+fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, is_first: bool) {
+    let tuple = trace.tuple;
+    let Some(frontend) = lookup::frontend(tables, &tuple) else {
+        let (reason, finding) = match lookup::address_kind::<F>(tables, tuple.destination) {
+            AddressKind::Service { .. } => (
+                Reason::UnknownPort,
+                "a service has the address, but not this port and protocol",
+            ),
+            AddressKind::Unallocated => (
+                Reason::UnallocatedAddress,
+                "none has it, and it is in the service CIDR",
+            ),
+            AddressKind::Foreign => (Reason::NotService, "none has it"),
+        };
+        trace.step("frontend", finding.to_owned());
+        trace.reason = reason;
+        return;
+    };
+    let index = frontend.service_index();
+    trace.service_index = Some(index);
+    let (audience, policy) = match frontend.kind() {
+        Some(FrontendKind::ClusterIp) => (Audience::Internal, "internal"),
+        Some(_) | None => (Audience::External, "external"),
+    };
+    trace.step(
+        "frontend",
+        "a service port has this address, port and protocol".to_owned(),
+    );
+    trace.step(
+        "traffic policy",
+        format!("the {policy} policy's set of backends"),
+    );
+    select_backend(trace, tables, index, audience, is_first);
+}
+
+fn select_backend<F: Family>(
+    trace: &mut Trace<F>,
+    tables: &impl Tables,
+    index: u32,
+    audience: Audience,
+    is_first: bool,
+) {
+    let tuple = trace.tuple;
+    if let Some((_, _, header)) = select::region(tables, index, audience)
+        && header.count > 0
+    {
+        let finding = if header.table_size == 0 {
+            "one backend, no choice".to_owned()
+        } else {
+            let hashed = if header.affinity_seconds == 0 {
+                "addresses, ports and protocol"
+            } else {
+                "the client's address (session affinity)"
+            };
+            format!(
+                "slot {} of {}, by a hash of {hashed}; {} backends",
+                select::slot(&tuple, &header),
+                header.table_size,
+                header.count
+            )
+        };
+        trace.step("Maglev", finding);
+    }
+    match select::select(tables, index, audience, &tuple) {
+        Choice::Backend {
+            service,
+            backend,
+            address,
+            port,
+        } => {
+            trace.new_flow_to = Some(backend);
+            if !is_first {
+                return;
+            }
+            if tuple.protocol == Protocol::Sctp && port != tuple.destination_port {
+                trace.step(
+                    "SCTP",
+                    "the backend's port is another, which its checksum does not allow yet"
+                        .to_owned(),
+                );
+            }
+            trace.reason = Reason::NewFlow;
+            trace.entry = Some(FlowEntry {
+                key: FlowKey {
+                    tuple,
+                    hook: Hook::Ingress,
+                },
+                translated: FlowTuple {
+                    destination: address,
+                    destination_port: port,
+                    ..tuple
+                },
+                direction: Direction::Original,
+                path: Path::Routed,
+                service,
+                backend,
+            });
+        }
+        Choice::Empty(WhenEmpty::Refuse) => {
+            trace.step("backends", "none may be used".to_owned());
+            trace.reason = Reason::NoEndpoints;
+        }
+        Choice::Empty(WhenEmpty::Drop) => {
+            trace.step("backends", "none of this node's may be used".to_owned());
+            trace.reason = Reason::NoLocalEndpoints;
+        }
+        Choice::Inconsistent => {
+            trace.step("backends", "the tables contradict themselves".to_owned());
+            trace.reason = Reason::TableInconsistent;
+        }
+    }
+}

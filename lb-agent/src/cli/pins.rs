@@ -1,0 +1,296 @@
+//! The pinned maps and the agent's files as a [`Reader`].
+
+mod flows;
+mod overlay;
+
+pub(crate) use overlay::DryTables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use lb_common::flow::Hook;
+use lb_common::table::counter::Counter;
+use lb_common::table::fragment::{FragmentKey, FragmentPorts};
+use lb_common::table::region::RegionHeader;
+use lb_common::verdict::Reason;
+
+use super::args::Places;
+use super::error::{CliError, while_doing};
+use super::inputs::{Connections, DeviceInput, FlowInput, MapInput, Reader};
+use crate::dataplane::bpf::Wire;
+use crate::dataplane::bpffs::{self, PinPaths, parse_link_name};
+use crate::dataplane::layout::Table;
+use crate::dataplane::maps::BpfDataplane;
+use crate::dataplane::tables::{self, WordReader};
+use crate::dataplane::{Actual, Dataplane as _};
+use crate::plan::names::{self, Names};
+use crate::status::{self, AgentStatus};
+
+/// The maps of one pin directory, and the files of one state directory.
+#[derive(Debug)]
+pub(crate) struct PinnedReader {
+    paths: PinPaths,
+    state_dir: PathBuf,
+}
+
+/// Opens what `places` name; the error says what is missing.
+pub(crate) fn open(places: &Places) -> Result<PinnedReader, CliError> {
+    let paths = PinPaths::new(&places.pin_dir);
+    match fs::metadata(paths.maps()) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(CliError::Privilege {
+                operation: format!("reading the pins in {}", places.pin_dir.display()),
+            });
+        }
+        Err(_) => {
+            let found = paths.other_versions().unwrap_or_default();
+            return Err(if found.is_empty() {
+                CliError::NoPins {
+                    pin_dir: places.pin_dir.clone(),
+                }
+            } else {
+                CliError::OtherVersion {
+                    pin_dir: places.pin_dir.clone(),
+                    found,
+                    expected: paths
+                        .version()
+                        .file_name()
+                        .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+                }
+            });
+        }
+    }
+    Ok(PinnedReader {
+        paths,
+        state_dir: places.state_dir.clone(),
+    })
+}
+
+/// The agent's status file; `None` where there is none.
+pub(crate) fn agent_status(state_dir: &Path) -> Result<Option<AgentStatus>, CliError> {
+    read_json(&state_dir.join(status::FILE_NAME))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, CliError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(while_doing(format!("reading {}", path.display()))(error)),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| CliError::StateFile {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+impl PinnedReader {
+    /// The tables for a decision that must leave no trace.
+    pub(crate) fn dry_tables(&self) -> Result<DryTables, CliError> {
+        DryTables::open(&self.paths)
+    }
+
+    fn words(&self, table: Table) -> Result<WordReader, CliError> {
+        Ok(WordReader::open(&self.paths, table)?)
+    }
+
+    /// Sums of the shards of a table of connection counts, by index, without zeros.
+    fn sums(&self, stats: Table, counted: Table) -> Result<BTreeMap<u32, u64>, CliError> {
+        let (_, shape) = tables::open(&self.paths, counted)?;
+        let words = self.words(stats)?;
+        let shards = words.entries() / shape.max_entries.max(1);
+        let sum = |index: u32| -> u64 {
+            (0..shards)
+                .filter_map(|shard| words.load(index.checked_mul(shards)?.checked_add(shard)?))
+                .sum()
+        };
+        Ok((0..shape.max_entries)
+            .map(|index| (index, sum(index)))
+            .filter(|&(_, count)| count > 0)
+            .collect())
+    }
+
+    fn used(&self, table: Table, actual: &Actual) -> Result<Option<u64>, CliError> {
+        let count = |count: usize| Some(u64::try_from(count).unwrap_or(u64::MAX));
+        Ok(match table {
+            Table::Frontends => count(actual.frontends.len()),
+            Table::Services => count(actual.services.len()),
+            Table::Backends => count(actual.backends.len()),
+            Table::Arena => Some(
+                actual
+                    .regions
+                    .values()
+                    .filter_map(|words| Some([*words.first()?, *words.get(1)?]))
+                    .map(|words| u64::from(RegionHeader::decode(words).words()))
+                    .sum(),
+            ),
+            Table::Devices => count(tables::devices(&self.paths)?.keys().count()),
+            Table::Fragments => count(self.fragments()?.keys().count()),
+            Table::FlowsV4 | Table::FlowsV6 => Some(flows::used_slots(&self.paths, table)?),
+            Table::ServiceFilter
+            | Table::BackendFilter
+            | Table::Counters
+            | Table::Config
+            | Table::ServiceStats
+            | Table::BackendStats => None,
+        })
+    }
+
+    fn fragments(
+        &self,
+    ) -> Result<HashMap<MapData, Wire<FragmentKey>, Wire<FragmentPorts>>, CliError> {
+        let (data, _) = tables::open(&self.paths, Table::Fragments)?;
+        HashMap::try_from(Map::LruHashMap(data)).map_err(|source| CliError::Map {
+            table: Table::Fragments,
+            source,
+        })
+    }
+}
+
+impl Reader for PinnedReader {
+    fn tables(&self) -> Result<Actual, CliError> {
+        Ok(BpfDataplane::open(&self.paths)?.read_all()?)
+    }
+
+    fn names(&self) -> Result<Names, CliError> {
+        let names: Names = read_json(&self.state_dir.join(names::FILE_NAME))?.unwrap_or_default();
+        if names.version != 0 && names.version != names::VERSION {
+            return Err(CliError::Inconsistent(format!(
+                "the names in {} are of another version",
+                self.state_dir.display()
+            )));
+        }
+        Ok(names)
+    }
+
+    fn counters(&self) -> Result<Vec<(Reason, Counter)>, CliError> {
+        let failed = |source| CliError::Map {
+            table: Table::Counters,
+            source,
+        };
+        let (data, _) = tables::open(&self.paths, Table::Counters)?;
+        let map: PerCpuArray<MapData, Wire<Counter>> =
+            PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?;
+        let mut counters = Vec::with_capacity(Reason::ALL.len());
+        for &reason in Reason::ALL {
+            let mut total = Counter::default();
+            for Wire(counter) in map.get(&reason.index(), 0).map_err(failed)?.iter() {
+                total.packets = total.packets.wrapping_add(counter.packets);
+                total.bytes = total.bytes.wrapping_add(counter.bytes);
+            }
+            counters.push((reason, total));
+        }
+        Ok(counters)
+    }
+
+    fn connections(&self) -> Result<Connections, CliError> {
+        Ok(Connections {
+            services: self.sums(Table::ServiceStats, Table::Services)?,
+            backends: self.sums(Table::BackendStats, Table::Backends)?,
+        })
+    }
+
+    fn flows(&self) -> Result<Vec<FlowInput>, CliError> {
+        flows::read(&self.paths)
+    }
+
+    fn flush(&self, choose: &dyn Fn(&FlowInput) -> bool) -> Result<u64, CliError> {
+        flows::flush(&self.paths, choose)
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInput>, CliError> {
+        let map = tables::devices(&self.paths)?;
+        let mut indices = BTreeSet::new();
+        let mut links = BTreeSet::new();
+        let doing = || while_doing("reading the pinned links");
+        for entry in bpffs::read_dir_or_empty(&self.paths.links()).map_err(doing())? {
+            let name = entry.map_err(doing())?.file_name();
+            if let Some((index, hook)) = parse_link_name(&name.to_string_lossy()) {
+                indices.insert(index);
+                links.insert((index, hook == Hook::Ingress));
+            }
+        }
+        let mut bridges = BTreeMap::new();
+        for entry in &map {
+            let (index, Wire(record)) = entry.map_err(|source| CliError::Map {
+                table: Table::Devices,
+                source,
+            })?;
+            indices.insert(index);
+            bridges.insert(index, record.bridge());
+        }
+        let mut devices = Vec::with_capacity(indices.len());
+        for index in indices {
+            // A device with a clsact filter has no link, but a mark in a directory of its own.
+            let is_clsact = self.paths.clsact().join(index.to_string()).exists();
+            devices.push(DeviceInput {
+                index,
+                name: device_name(index),
+                bridge: bridges
+                    .get(&index)
+                    .filter(|&&bridge| bridge != 0)
+                    .map(|&bridge| device_name(bridge).unwrap_or_else(|| format!("#{bridge}"))),
+                has_ingress: is_clsact || links.contains(&(index, true)),
+                has_egress: is_clsact || links.contains(&(index, false)),
+            });
+        }
+        Ok(devices)
+    }
+
+    fn maps(&self) -> Result<Vec<MapInput>, CliError> {
+        let actual = self.tables()?;
+        let mut maps = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            let (data, shape) = tables::open(&self.paths, table)?;
+            let slots = match table {
+                Table::FlowsV4 | Table::FlowsV6 => lb_common::flows::SLOTS,
+                _ => 1,
+            };
+            let slots = u64::try_from(slots).unwrap_or(1);
+            maps.push(MapInput {
+                name: table.name().to_owned(),
+                kind: kind_text(table).to_owned(),
+                used: self.used(table, &actual)?,
+                capacity: u64::from(shape.max_entries) * slots,
+                memory_bytes: memory_bytes(data.fd().as_fd().as_raw_fd()),
+                pin: self.paths.map(table),
+            });
+        }
+        Ok(maps)
+    }
+}
+
+/// The name of the device with this index, in the network namespace of this process.
+fn device_name(index: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    Some(name.to_string_lossy().into_owned())
+}
+
+/// `memlock` of the map's descriptor: the kernel's own accounting, 0 where it gives none.
+fn memory_bytes(descriptor: i32) -> u64 {
+    fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}"))
+        .ok()
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("memlock:"))?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0)
+}
+
+const fn kind_text(table: Table) -> &'static str {
+    match table {
+        Table::Frontends | Table::Devices => "hash",
+        Table::Fragments => "lru_hash",
+        Table::Counters => "percpu_array",
+        _ => "array",
+    }
+}

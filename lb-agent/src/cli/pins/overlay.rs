@@ -1,0 +1,250 @@
+//! The pinned tables for a decision that leaves no trace: it reads what the kernel reads, and its
+//! writes stay in this process.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
+
+use lb_common::family::Family;
+use lb_common::flows::layout::{bucket_words, entry_words};
+use lb_common::flows::{Bucket, Buckets, SLOTS};
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::backend::BackendRecord;
+use lb_common::table::fragment::{FragmentKey, FragmentPorts};
+use lb_common::table::frontend::FrontendKey;
+use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::tables::Tables;
+use lb_common::verdict::Reason;
+use zerocopy::FromBytes as _;
+
+use crate::cli::error::CliError;
+use crate::dataplane::bpf::Wire;
+use crate::dataplane::bpffs::PinPaths;
+use crate::dataplane::layout::Table;
+use crate::dataplane::tables::{self, FrontendMap, WordReader};
+
+/// Words of a flow table that were written here, by position.
+pub(crate) type Changes = Rc<RefCell<BTreeMap<usize, u64>>>;
+
+/// The buckets of one family, read from the kernel, written here.
+#[derive(Clone, Debug)]
+pub(crate) struct OverlayBuckets<F> {
+    words: WordReader,
+    changes: Changes,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> OverlayBuckets<F> {
+    pub(crate) const fn new(words: WordReader, changes: Changes) -> Self {
+        Self {
+            words,
+            changes,
+            family: PhantomData,
+        }
+    }
+
+    fn at(&self, index: u32) -> Option<OverlayBucket> {
+        (index < self.words.entries()).then(|| OverlayBucket {
+            words: self.words.clone(),
+            changes: Rc::clone(&self.changes),
+            index,
+            words_of_bucket: bucket_words::<F>(),
+            words_of_entry: entry_words::<F>(),
+        })
+    }
+}
+
+impl<F: Family> Buckets<F> for OverlayBuckets<F> {
+    type Bucket = OverlayBucket;
+
+    fn bucket(&self, index: u32) -> Option<OverlayBucket> {
+        self.at(index)
+    }
+
+    fn count(&self) -> u32 {
+        self.words.entries()
+    }
+}
+
+impl<F: Family> Buckets<F> for &OverlayBuckets<F> {
+    type Bucket = OverlayBucket;
+
+    fn bucket(&self, index: u32) -> Option<OverlayBucket> {
+        self.at(index)
+    }
+
+    fn count(&self) -> u32 {
+        self.words.entries()
+    }
+}
+
+/// One bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct OverlayBucket {
+    words: WordReader,
+    changes: Changes,
+    index: u32,
+    words_of_bucket: usize,
+    words_of_entry: usize,
+}
+
+impl OverlayBucket {
+    fn load(&self, word: usize) -> u64 {
+        let position = self.position(word);
+        if let Some(&changed) = self.changes.borrow().get(&position) {
+            return changed;
+        }
+        self.words.element(self.index, word).unwrap_or(0)
+    }
+
+    fn store(&self, word: usize, value: u64) {
+        self.changes.borrow_mut().insert(self.position(word), value);
+    }
+
+    fn position(&self, word: usize) -> usize {
+        usize::try_from(self.index)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(self.words_of_bucket)
+            .saturating_add(word)
+    }
+
+    const fn entry_word(&self, slot: usize, word: usize) -> usize {
+        SLOTS
+            .saturating_add(slot.saturating_mul(self.words_of_entry))
+            .saturating_add(word)
+    }
+}
+
+impl Bucket for OverlayBucket {
+    fn control(&self, slot: usize) -> u64 {
+        // The kernel writes the same memory: entry words are read on this side of the fence only.
+        fence(Ordering::SeqCst);
+        let control = self.load(slot);
+        fence(Ordering::SeqCst);
+        control
+    }
+
+    fn compare_exchange(&self, slot: usize, current: u64, new: u64) -> bool {
+        let is_current = self.control(slot) == current;
+        if is_current {
+            self.store(slot, new);
+        }
+        is_current
+    }
+
+    fn word(&self, slot: usize, word: usize) -> u64 {
+        self.load(self.entry_word(slot, word))
+    }
+
+    fn set_word(&self, slot: usize, word: usize, value: u64) {
+        self.store(self.entry_word(slot, word), value);
+    }
+}
+
+/// Every table, with the writes of one decision kept apart.
+#[derive(Debug)]
+pub(crate) struct DryTables {
+    frontends: FrontendMap,
+    services: WordReader,
+    arena: WordReader,
+    backends: WordReader,
+    config: WordReader,
+    service_filter: WordReader,
+    backend_filter: WordReader,
+    flows_v4: WordReader,
+    flows_v6: WordReader,
+    changes: Changes,
+    notes: RefCell<Vec<Reason>>,
+}
+
+impl DryTables {
+    pub(crate) fn open(paths: &PinPaths) -> Result<Self, CliError> {
+        let words = |table| WordReader::open(paths, table);
+        Ok(Self {
+            frontends: tables::frontends(paths)?,
+            services: words(Table::Services)?,
+            arena: words(Table::Arena)?,
+            backends: words(Table::Backends)?,
+            config: words(Table::Config)?,
+            service_filter: words(Table::ServiceFilter)?,
+            backend_filter: words(Table::BackendFilter)?,
+            flows_v4: words(Table::FlowsV4)?,
+            flows_v6: words(Table::FlowsV6)?,
+            changes: Changes::default(),
+            notes: RefCell::default(),
+        })
+    }
+}
+
+impl Tables for DryTables {
+    type Flows<F: Family> = OverlayBuckets<F>;
+
+    fn config(&self, word: u32) -> u64 {
+        self.config.load(word).unwrap_or(0)
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<u64> {
+        self.frontends.get(&Wire(*key), 0).ok()
+    }
+
+    fn service(&self, index: u32, audience: Audience) -> Option<ServiceWord> {
+        let position = match audience {
+            Audience::Internal => 0,
+            Audience::External => 1,
+        };
+        self.services.element(index, position).map(ServiceWord)
+    }
+
+    fn arena(&self, word: u32) -> Option<u64> {
+        self.arena.load(word)
+    }
+
+    fn backend(&self, index: u32) -> Option<BackendRecord> {
+        let mut bytes = [0; size_of::<BackendRecord>()];
+        for (position, chunk) in bytes.chunks_exact_mut(size_of::<u64>()).enumerate() {
+            let word = self.backends.element(index, position)?;
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        BackendRecord::read_from_bytes(&bytes).ok()
+    }
+
+    fn service_filter(&self, word: u32) -> u64 {
+        self.service_filter.load(word).unwrap_or(u64::MAX)
+    }
+
+    fn backend_filter(&self, word: u32) -> u64 {
+        self.backend_filter.load(word).unwrap_or(u64::MAX)
+    }
+
+    fn flows<F: Family>(&self) -> OverlayBuckets<F> {
+        let words = if F::IS_V6 {
+            &self.flows_v6
+        } else {
+            &self.flows_v4
+        };
+        OverlayBuckets::new(words.clone(), Rc::clone(&self.changes))
+    }
+
+    fn fragment(&self, _key: &FragmentKey) -> Option<FragmentPorts> {
+        None
+    }
+
+    fn remember_fragment(&self, _key: &FragmentKey, _ports: FragmentPorts) {}
+
+    /// The client's device is not known here; the path changes no address.
+    fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
+        false
+    }
+
+    fn note(&self, reason: Reason) {
+        self.notes.borrow_mut().push(reason);
+    }
+
+    fn opened(&self, _service: ServiceId, _backend: BackendId) {}
+
+    fn random(&self) -> u32 {
+        0
+    }
+}

@@ -1,0 +1,42 @@
+//! `interface list`.
+
+use std::io::{self, Write};
+
+use super::style::{Style, Tone};
+use super::table::{Cell, Table, number, or_none, text};
+use crate::cli::view::interfaces::InterfaceView;
+
+/// One line for each device.
+pub fn interfaces_into(
+    out: &mut impl Write,
+    interfaces: &[InterfaceView],
+    style: Style,
+) -> io::Result<()> {
+    let mut table = Table::new(&[
+        number("INDEX"),
+        text("NAME"),
+        text("ROLE"),
+        text("BRIDGE"),
+        text("INGRESS"),
+        text("EGRESS"),
+        text("STATE"),
+    ]);
+    for interface in interfaces {
+        let hook = |attached| Cell::from(if attached { "yes" } else { "no" });
+        let tone = match interface.state {
+            "attached" => Tone::Good,
+            "gone" => Tone::Dim,
+            _ => Tone::Bad,
+        };
+        table.row(vec![
+            interface.index.into(),
+            or_none(interface.name.as_deref()),
+            interface.role.into(),
+            or_none(interface.bridge.as_deref()),
+            hook(interface.ingress),
+            hook(interface.egress),
+            Cell::toned(interface.state, tone),
+        ]);
+    }
+    table.print_into(out, style)
+}

@@ -1,0 +1,132 @@
+//! `status`.
+
+use std::io::{self, Write};
+
+use super::style::{Style, Tone};
+use super::table::{Cell, Table, number, text};
+use super::units;
+use crate::cli::view::status::{AgentView, CounterView, Health, StatusView};
+
+/// The state of a node: health first, then what it is made of.
+pub fn status_into(
+    out: &mut impl Write,
+    node: &str,
+    status: &StatusView,
+    style: Style,
+) -> io::Result<()> {
+    let tone = match status.health {
+        Health::Ok => Tone::Good,
+        Health::Degraded | Health::Starting => Tone::Warning,
+        Health::AgentDown => Tone::Bad,
+    };
+    let node = if node.is_empty() { "(unknown)" } else { node };
+    writeln!(
+        out,
+        "node        {}  {}",
+        style.paint(node, Tone::Bold),
+        style.paint(status.health.text(), tone)
+    )?;
+    for problem in &status.problems {
+        writeln!(
+            out,
+            "{}     {problem}",
+            style.paint("problem", Tone::Warning)
+        )?;
+    }
+    match &status.agent {
+        Some(agent) => agent_into(out, agent)?,
+        None => writeln!(out, "agent       unknown")?,
+    }
+    writeln!(
+        out,
+        "programmed  {} service ports, {} frontends, {} backends; {} interfaces",
+        status.services, status.frontends, status.backends, status.interfaces
+    )?;
+    writeln!(
+        out,
+        "memory      {} in maps",
+        units::bytes(status.memory_bytes)
+    )?;
+    if style.wide {
+        let parts: Vec<String> = status
+            .memory
+            .iter()
+            .map(|part| {
+                let size = units::bytes(part.bytes);
+                format!("{} {size} for {}", part.map, part.capacity)
+            })
+            .collect();
+        writeln!(out, "            = {}", parts.join(" + "))?;
+    }
+    if !status.fullest.is_empty() {
+        writeln!(out)?;
+        let mut table = Table::new(&[
+            text("FULLEST MAP"),
+            number("ENTRIES"),
+            number("MAX"),
+            number("PRESSURE"),
+        ]);
+        for map in &status.fullest {
+            table.row(vec![
+                map.map.as_str().into(),
+                map.used.into(),
+                map.capacity.into(),
+                super::maps::pressure(map.percent),
+            ]);
+        }
+        table.print_into(out, style)?;
+    }
+    if !status.counters.is_empty() {
+        writeln!(out)?;
+        counters_into(out, &status.counters, style)?;
+    }
+    Ok(())
+}
+
+fn agent_into(out: &mut impl Write, agent: &AgentView) -> io::Result<()> {
+    let state = if agent.alive {
+        format!(
+            "process {}, {}, up {}",
+            agent.pid,
+            agent.version,
+            units::seconds(agent.running_seconds)
+        )
+    } else {
+        format!("not running (was process {}, {})", agent.pid, agent.version)
+    };
+    writeln!(out, "agent       {state}")?;
+    writeln!(out, "source      {}", agent.source)?;
+    let sync = agent.last_sync_seconds.map_or_else(
+        || "not yet".to_owned(),
+        |ago| format!("{} ago", units::seconds(ago)),
+    );
+    match agent.pending_writes {
+        0 => writeln!(out, "last sync   {sync}"),
+        pending => writeln!(out, "last sync   {sync}; {pending} writes are tried again"),
+    }
+}
+
+fn counters_into(out: &mut impl Write, counters: &[CounterView], style: Style) -> io::Result<()> {
+    let mut table = Table::new(&[
+        text("REASON"),
+        text("KIND"),
+        number("PACKETS"),
+        number("BYTES"),
+        text("MEANING").wide(),
+    ]);
+    for counter in counters {
+        let tone = match counter.kind {
+            "drop" => Tone::Bad,
+            "answer" => Tone::Warning,
+            _ => Tone::Plain,
+        };
+        table.row(vec![
+            Cell::toned(counter.reason, tone),
+            counter.kind.into(),
+            counter.packets.into(),
+            units::bytes(counter.bytes).into(),
+            counter.explanation.into(),
+        ]);
+    }
+    table.print_into(out, style)
+}

@@ -1,0 +1,49 @@
+//! Devices that programs are attached to.
+
+use serde::Serialize;
+
+use crate::cli::inputs::DeviceInput;
+
+/// One device.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InterfaceView {
+    /// Interface index.
+    pub index: u32,
+    /// Name; `None` once the device is gone.
+    pub name: Option<String>,
+    /// What it leads to.
+    pub role: &'static str,
+    /// The bridge it is a port of.
+    pub bridge: Option<String>,
+    /// Whether a program sees packets from it.
+    pub ingress: bool,
+    /// Whether a program sees packets to it.
+    pub egress: bool,
+    /// `attached`, `partly attached`, `not attached` or `gone`.
+    pub state: &'static str,
+}
+
+/// Every device, by index.
+#[must_use]
+pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
+    let mut views: Vec<InterfaceView> = devices
+        .iter()
+        .map(|device| InterfaceView {
+            index: device.index,
+            name: device.name.clone(),
+            role: "workload",
+            bridge: device.bridge.clone(),
+            ingress: device.has_ingress,
+            egress: device.has_egress,
+            state: match (&device.name, device.has_ingress, device.has_egress) {
+                (None, ..) => "gone",
+                (Some(_), true, true) => "attached",
+                (Some(_), false, false) => "not attached",
+                (Some(_), ..) => "partly attached",
+            },
+        })
+        .collect();
+    views.sort_by_key(|view| view.index);
+    views
+}

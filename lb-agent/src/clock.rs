@@ -1,0 +1,33 @@
+//! The one reader of clocks: everything else takes the time as an argument.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use lb_common::id::Seconds;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Seconds of the clock that the kernel programs stamp flows with: `bpf_ktime_get_coarse_ns` is
+/// `CLOCK_MONOTONIC_COARSE`, so that the two sides never differ by more than a tick.
+pub fn flow_seconds() -> Seconds {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Seconds(u32::try_from(now.tv_sec).unwrap_or(u32::MAX))
+}
+
+/// A point in time for deadlines and budgets.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since the Unix epoch, for what people read; 0 on a machine whose clock is before it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,372 @@
+//! The real kernel tables behind the [`Dataplane`] trait.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::MapError;
+use lb_common::table::backend::BackendRecord;
+use lb_common::table::device::DeviceRecord;
+use lb_common::table::filter::FilterBit;
+use lb_common::table::frontend::{FrontendKey, FrontendValue};
+use lb_common::table::region::{HEADER_WORDS, RegionHeader};
+use lb_common::table::service::{Audience, ServiceWord};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::bpf::Wire;
+use super::bpffs::PinPaths;
+use super::flows::FlowTables;
+use super::layout::Table;
+use super::syscall::GracePeriod;
+use super::tables::{self, DeviceMap, FrontendMap, OpenError, WordTable};
+use super::{Actual, Capacity, Dataplane, DataplaneError, InUse, Write};
+
+/// Words of a [`BackendRecord`].
+const BACKEND_WORDS: usize = size_of::<BackendRecord>() / size_of::<u64>();
+/// The word of a [`BackendRecord`] that holds protocol, flags and generation: with it a record
+/// comes to be and ends.
+const BACKEND_STATE_WORD: usize = 2;
+
+/// The pinned tables of one datapath, open for writing.
+#[derive(Debug)]
+pub struct BpfDataplane {
+    frontends: FrontendMap,
+    devices: DeviceMap,
+    services: WordTable,
+    arena: WordTable,
+    backends: WordTable,
+    config: WordTable,
+    service_filter: WordTable,
+    backend_filter: WordTable,
+    flows: FlowTables,
+    capacity: Capacity,
+    grace_period: GracePeriod,
+}
+
+/// Why the tables cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// A table could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The kernel has no way to wait for running programs.
+    #[error("waiting for running programs: neither membarrier nor maps of maps work: {source}")]
+    GracePeriod {
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BpfDataplane {
+    /// Opens the tables pinned at `paths`.
+    pub fn open(paths: &PinPaths) -> Result<Self, TablesError> {
+        let words = |table| WordTable::open(paths, table);
+        let (_, frontends) = tables::open(paths, Table::Frontends)?;
+        let services = words(Table::Services)?;
+        let arena = words(Table::Arena)?;
+        let backends = words(Table::Backends)?;
+        Ok(Self {
+            capacity: Capacity {
+                frontends: frontends.max_entries,
+                services: services.entries(),
+                arena_words: arena.entries(),
+                backends: backends.entries(),
+            },
+            frontends: tables::frontends(paths)?,
+            devices: tables::devices(paths)?,
+            services,
+            arena,
+            backends,
+            config: words(Table::Config)?,
+            service_filter: words(Table::ServiceFilter)?,
+            backend_filter: words(Table::BackendFilter)?,
+            flows: FlowTables::open(paths)?,
+            grace_period: GracePeriod::probe()
+                .map_err(|source| TablesError::GracePeriod { source })?,
+        })
+    }
+
+    /// The flow tables.
+    pub const fn flows(&self) -> &FlowTables {
+        &self.flows
+    }
+
+    /// Word `word` of `CONFIG`.
+    pub fn config(&self, word: u32) -> u64 {
+        self.config.load(word)
+    }
+
+    /// Says what the programs must know of a device; before they are attached to it.
+    pub fn set_device(
+        &mut self,
+        interface: u32,
+        record: DeviceRecord,
+    ) -> Result<(), DataplaneError> {
+        let capacity = u32::MAX;
+        self.devices
+            .insert(interface, Wire(record), 0)
+            .map_err(|error| refused("writing a device", Table::Devices, capacity, error))
+    }
+
+    /// Forgets a device; one that is not there is fine.
+    pub fn remove_device(&mut self, interface: u32) -> Result<(), DataplaneError> {
+        match self.devices.remove(&interface) {
+            Err(error) if !is_missing(&error) => Err(refused(
+                "removing a device",
+                Table::Devices,
+                u32::MAX,
+                error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_region(&self, offset: u32, words: &[u64]) -> Result<(), DataplaneError> {
+        let target = usize::try_from(offset)
+            .ok()
+            .and_then(|start| {
+                let end = start.checked_add(words.len())?;
+                self.arena.words().get(start..end)
+            })
+            .ok_or(DataplaneError::OutOfRange {
+                table: Table::Arena.name(),
+                index: offset,
+                capacity: self.arena.entries(),
+            })?;
+        for (word, &value) in target.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write_backend(&self, index: u32, record: &BackendRecord) -> Result<(), DataplaneError> {
+        let target = element(&self.backends, index)?;
+        let words = backend_words(record);
+        let replaced = (0..BACKEND_WORDS)
+            .filter(|&word| word != BACKEND_STATE_WORD)
+            .any(|word| target[word].load(Ordering::Relaxed) != words[word]);
+        if replaced {
+            // Readers see no record rather than a mixture of two.
+            target[BACKEND_STATE_WORD].store(0, Ordering::Release);
+            for word in 0..BACKEND_WORDS {
+                if word != BACKEND_STATE_WORD {
+                    target[word].store(words[word], Ordering::Release);
+                }
+            }
+        }
+        target[BACKEND_STATE_WORD].store(words[BACKEND_STATE_WORD], Ordering::Release);
+        Ok(())
+    }
+
+    fn set_frontend(
+        &mut self,
+        key: FrontendKey,
+        value: FrontendValue,
+    ) -> Result<(), DataplaneError> {
+        let capacity = self.capacity.frontends;
+        self.frontends
+            .insert(Wire(key), value.0, 0)
+            .map_err(|error| refused("writing a frontend", Table::Frontends, capacity, error))
+    }
+
+    fn remove_frontend(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {
+        match self.frontends.remove(&Wire(key)) {
+            Err(error) if !is_missing(&error) => Err(refused(
+                "removing a frontend",
+                Table::Frontends,
+                self.capacity.frontends,
+                error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_region(&self, offset: u32) -> Option<Vec<u64>> {
+        let start = usize::try_from(offset).ok()?;
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let header = self
+            .arena
+            .words()
+            .get(start..start.checked_add(usize::try_from(HEADER_WORDS).ok()?)?)?;
+        let header = RegionHeader::decode([load(&header[0]), load(&header[1])]);
+        let end = start.checked_add(usize::try_from(header.words()).ok()?)?;
+        Some(
+            self.arena
+                .words()
+                .get(start..end)?
+                .iter()
+                .map(load)
+                .collect(),
+        )
+    }
+}
+
+impl Dataplane for BpfDataplane {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn apply(&mut self, write: &Write) -> Result<(), DataplaneError> {
+        match write {
+            Write::SetBackend { id, record } => self.write_backend(id.index(), record),
+            Write::ClearBackend { index } => self.write_backend(*index, &BackendRecord::default()),
+            Write::WriteRegion { offset, words } => self.write_region(*offset, words),
+            Write::SetService {
+                index,
+                audience,
+                word,
+            } => {
+                let target = element(&self.services, *index)?;
+                let position = match audience {
+                    Audience::Internal => 0,
+                    Audience::External => 1,
+                };
+                // Release: the region's words are in place before a reader can find them.
+                target[position].store(word.0, Ordering::Release);
+                Ok(())
+            }
+            Write::MarkService(bit) => mark(&self.service_filter, *bit),
+            Write::MarkBackend(bit) => mark(&self.backend_filter, *bit),
+            Write::SetFrontend { key, value } => self.set_frontend(*key, *value),
+            Write::RemoveFrontend { key } => self.remove_frontend(*key),
+            Write::SetConfig { word, value } => {
+                element(&self.config, *word)?[0].store(*value, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
+    fn wait_for_readers(&mut self) -> Result<(), DataplaneError> {
+        self.grace_period
+            .wait()
+            .map_err(|source| DataplaneError::Kernel {
+                operation: "waiting for running programs",
+                table: Table::Arena.name(),
+                source,
+            })
+    }
+
+    fn read_all(&self) -> Result<Actual, DataplaneError> {
+        let mut actual = Actual {
+            config: (0..self.config.entries())
+                .map(|word| self.config.load(word))
+                .collect(),
+            ..Actual::default()
+        };
+        for entry in &self.frontends {
+            let (key, value) = entry.map_err(|error| {
+                refused(
+                    "reading a frontend",
+                    Table::Frontends,
+                    self.capacity.frontends,
+                    error,
+                )
+            })?;
+            actual.frontends.insert(key.0, FrontendValue(value));
+        }
+        for index in 1..self.services.entries() {
+            let words = element(&self.services, index)?;
+            let words = [0, 1]
+                .map(|audience| ServiceWord(AtomicU64::load(&words[audience], Ordering::Relaxed)));
+            if words.iter().all(|word| word.offset() == 0) {
+                continue;
+            }
+            actual.services.insert(index, words);
+            for word in words.into_iter().filter(|word| word.offset() != 0) {
+                if let Some(region) = self.read_region(word.offset()) {
+                    actual.regions.insert(word.offset(), region);
+                }
+            }
+        }
+        actual.backends = self.read_backends()?;
+        Ok(actual)
+    }
+
+    fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
+        Ok(self.flows.ids_in_use())
+    }
+}
+
+impl BpfDataplane {
+    fn read_backends(&self) -> Result<BTreeMap<u32, BackendRecord>, DataplaneError> {
+        let mut backends = BTreeMap::new();
+        for index in 1..self.backends.entries() {
+            let words = element(&self.backends, index)?;
+            // The state word alone says that an index is free, which most are.
+            if words[BACKEND_STATE_WORD].load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bytes = [0; size_of::<BackendRecord>()];
+            for (chunk, word) in bytes.chunks_exact_mut(size_of::<u64>()).zip(words) {
+                chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            }
+            if let Ok(record) = BackendRecord::read_from_bytes(&bytes)
+                && record.protocol().is_some()
+            {
+                backends.insert(index, record);
+            }
+        }
+        Ok(backends)
+    }
+}
+
+fn element(table: &WordTable, index: u32) -> Result<&[AtomicU64], DataplaneError> {
+    table.element(index).ok_or(DataplaneError::OutOfRange {
+        table: table.table().name(),
+        index,
+        capacity: table.entries(),
+    })
+}
+
+fn mark(table: &WordTable, bit: FilterBit) -> Result<(), DataplaneError> {
+    element(table, bit.word)?[0].fetch_or(bit.mask, Ordering::Release);
+    Ok(())
+}
+
+/// A record as the words of its element.
+fn backend_words(record: &BackendRecord) -> [u64; BACKEND_WORDS] {
+    let mut words = [0; BACKEND_WORDS];
+    for (word, bytes) in words
+        .iter_mut()
+        .zip(record.as_bytes().chunks_exact(size_of::<u64>()))
+    {
+        let mut buffer = [0; size_of::<u64>()];
+        buffer.copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(buffer);
+    }
+    words
+}
+
+fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// aya's error as ours: `E2BIG` is a table without room.
+fn refused(
+    operation: &'static str,
+    table: Table,
+    capacity: u32,
+    error: MapError,
+) -> DataplaneError {
+    let table = table.name();
+    match error {
+        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            DataplaneError::Full { table, capacity }
+        }
+        MapError::SyscallError(error) => DataplaneError::Kernel {
+            operation,
+            table,
+            source: error.io_error,
+        },
+        error => DataplaneError::Kernel {
+            operation,
+            table,
+            source: io::Error::other(error),
+        },
+    }
+}

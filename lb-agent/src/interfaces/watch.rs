@@ -1,0 +1,254 @@
+//! rtnetlink: reads all devices, and says when to read them again.
+//!
+//! An event only says that something changed; the answer is a dump. So a lost event costs at most
+//! [`REREAD`], and devices that are renamed, moved or come back under an old name need no rules.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{StreamExt as _, TryStreamExt as _};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Device, Devices, Kind};
+use crate::clock;
+
+/// A new device makes a burst of events; they are answered together.
+const DEBOUNCE: Duration = Duration::from_millis(3);
+/// Devices should be read again at least this often, in case the kernel dropped events.
+pub const REREAD: Duration = Duration::from_secs(30);
+
+/// Why devices could not be read; it may succeed when tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// No netlink socket.
+    #[error("opening a netlink socket: {source}")]
+    Open {
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A dump failed.
+    #[error("reading {what} over netlink: {source}")]
+    Dump {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: rtnetlink::Error,
+    },
+}
+
+type Events = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+
+/// Watches the devices of the network namespace in which it was made.
+#[derive(Debug)]
+pub struct Watcher {
+    handle: Handle,
+    events: Events,
+    /// When the burst of events that has begun is taken to be over.
+    quiet_at: Option<Instant>,
+    /// Drives the sockets; ends with the watcher.
+    _connections: JoinSet<()>,
+}
+
+impl Watcher {
+    /// Begins to watch. Must be called in a tokio runtime.
+    pub fn new() -> Result<Self, InterfaceError> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+        ];
+        let mut connections = JoinSet::new();
+        let failed = |source| InterfaceError::Open { source };
+        let (listening, _, events) =
+            rtnetlink::new_multicast_connection(&groups).map_err(failed)?;
+        connections.spawn(listening);
+        // A socket of its own for dumps, so that a flood of events cannot disturb them.
+        let (asking, handle, _) = rtnetlink::new_connection().map_err(failed)?;
+        connections.spawn(asking);
+        Ok(Self {
+            handle,
+            events,
+            quiet_at: None,
+            _connections: connections,
+        })
+    }
+
+    /// For other requests over the same socket.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Returns when devices should be read again because of an event. Nothing is lost, nor delayed,
+    /// if it is dropped before and called again.
+    pub async fn changed(&mut self) {
+        let deadline = if let Some(deadline) = self.quiet_at {
+            deadline
+        } else {
+            if self.events.next().await.is_none() {
+                // The socket is gone: only re-reading is left.
+                std::future::pending::<()>().await;
+            }
+            *self
+                .quiet_at
+                .insert(Instant::from_std(clock::instant()) + DEBOUNCE)
+        };
+        sleep_until(deadline).await;
+        while self.events.try_recv().is_ok() {}
+        self.quiet_at = None;
+    }
+
+    /// Reads all devices.
+    pub async fn read(&self) -> Result<Devices, InterfaceError> {
+        let mut devices = self.links().await?;
+        let failed = |source| InterfaceError::Dump {
+            what: "addresses",
+            source,
+        };
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await.map_err(failed)? {
+            let Some(device) = devices.get_mut(&message.header.index) else {
+                continue;
+            };
+            // Of a point-to-point device the address is the peer's, the local one our own.
+            let local = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                });
+            let any = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                });
+            device.addresses.extend(local.or(any));
+        }
+        for index in self.default_routes().await? {
+            if let Some(device) = devices.get_mut(&index) {
+                device.has_default_route = true;
+            }
+        }
+        Ok(devices)
+    }
+
+    async fn links(&self) -> Result<Devices, InterfaceError> {
+        let mut devices = Devices::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(message) = links
+            .try_next()
+            .await
+            .map_err(|source| InterfaceError::Dump {
+                what: "devices",
+                source,
+            })?
+        {
+            let device = device(&message);
+            devices.insert(device.index, device);
+        }
+        Ok(devices)
+    }
+
+    async fn default_routes(&self) -> Result<BTreeSet<u32>, InterfaceError> {
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut indices = BTreeSet::new();
+        for request in [v4, v6] {
+            let mut routes = self.handle.route().get(request).execute();
+            while let Some(route) =
+                routes
+                    .try_next()
+                    .await
+                    .map_err(|source| InterfaceError::Dump {
+                        what: "routes",
+                        source,
+                    })?
+            {
+                indices.extend(default_route(&route));
+            }
+        }
+        Ok(indices)
+    }
+}
+
+/// Interface indices that a route leaves by, if it is a default route of the main table.
+fn default_route(route: &RouteMessage) -> Vec<u32> {
+    use netlink_packet_route::route::{RouteHeader, RouteType};
+
+    if route.header.destination_prefix_length != 0
+        || route.header.table != RouteHeader::RT_TABLE_MAIN
+        || route.header.kind != RouteType::Unicast
+    {
+        return Vec::new();
+    }
+    let mut indices = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => indices.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                indices.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+    indices
+}
+
+fn device(message: &LinkMessage) -> Device {
+    let mut device = Device {
+        index: message.header.index,
+        ..Device::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Controller(master) if *master != 0 => device.master = Some(*master),
+            LinkAttribute::LinkNetNsId(_) => device.is_peer_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        device.kind = kind_of(kind);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    device
+}
+
+const fn kind_of(kind: &InfoKind) -> Kind {
+    match kind {
+        InfoKind::Veth => Kind::Veth,
+        InfoKind::Bridge => Kind::Bridge,
+        InfoKind::Vxlan
+        | InfoKind::Geneve
+        | InfoKind::GreTap
+        | InfoKind::GreTap6
+        | InfoKind::GreTun
+        | InfoKind::GreTun6
+        | InfoKind::IpIp
+        | InfoKind::Ip6Tnl
+        | InfoKind::SitTun
+        | InfoKind::Wireguard
+        | InfoKind::BareUdp => Kind::Tunnel,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,74 @@
+//! From what the objects say to what the kernel tables hold: pure, without clock or I/O, and never
+//! failing. What cannot be done is reported, and costs only the Service it concerns.
+//!
+//! ```text
+//!  ServiceView ─ endpoints (who may serve) ─ expand (ports × families) ─ diff ─► Vec<Write>
+//!                                                       ids · arena · regions ─┘
+//! ```
+//!
+//! One Service is planned at a time, at a cost in proportion to it. The writes of a plan are
+//! ordered so that the tables are sound after each of them, and so wherever the agent dies:
+//!
+//! 1. frontends that nobody wants any more are removed;
+//! 2. bits of the filter and records of new backends;
+//! 3. regions, where no service names them yet;
+//! 4. the words of `SERVICES`, which is when the change takes effect;
+//! 5. bits of the service filter, then frontends;
+//! 6. what nothing names any more: words of services, flags of backends.
+//!
+//! Regions and ids that a plan gives up are reused only after
+//! [`Planner::readers_done`](planner::Planner::readers_done), ids also only after
+//! [`Planner::sweep`](planner::Planner::sweep). Bits of the filters are never cleared while the
+//! maps live: a bit too many costs a packet one lookup, and a flow may need it for a day.
+
+use std::net::IpAddr;
+
+use crate::model::endpoint::EndpointSlice;
+use crate::model::service::Service;
+
+pub mod arena;
+mod diff;
+pub mod endpoints;
+pub mod expand;
+mod filters;
+mod frontends;
+pub mod ids;
+pub mod names;
+pub mod planner;
+pub mod region;
+pub mod report;
+mod restore;
+pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use filters::{backend_bit, service_bit};
+
+/// A Service and the slices that belong to it.
+#[derive(Clone, Debug)]
+pub struct ServiceView<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// Its slices, of both families, in the order of their names.
+    pub slices: Vec<&'a EndpointSlice>,
+}
+
+impl<'a> ServiceView<'a> {
+    /// A view of `service`; `slices` may be in any order.
+    pub fn new(service: &'a Service, slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Self {
+        let mut slices: Vec<_> = slices.into_iter().collect();
+        slices.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { service, slices }
+    }
+}
+
+/// What matters of the Node the agent runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its zone.
+    pub zone: Option<&'a str>,
+    /// Its addresses, the primary one of each family first.
+    pub addresses: &'a [IpAddr],
+}

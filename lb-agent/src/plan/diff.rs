@@ -1,0 +1,405 @@
+//! The change from what the tables have of one Service to what they should have, all or nothing.
+//!
+//! First everything that may be short is acquired: ids, regions, room for frontends. If anything is
+//! short, all of it is given back and the Service stays as it was. Then nothing can fail, and the
+//! writes are made in the order that `plan` describes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::maglev;
+use lb_common::table::frontend::FrontendKey;
+use lb_common::table::region::MAX_BACKENDS;
+use lb_common::table::service::{Audience, ServiceWord};
+
+use super::endpoints::{Candidate, mapped};
+use super::expand::{DesiredPort, PortKey, Rank};
+use super::filters::{backend_bit, service_bit};
+use super::frontends::{Claim, FrontendWrites};
+use super::ids::{self, Ids};
+use super::planner::{AUDIENCES, BackendKey, Planned, PlannedMember, PlannedPort, Planner};
+use super::region::{self, Placed, SetKey, SetMember};
+use super::report::{Report, Table};
+use crate::dataplane::Write;
+use crate::model::name::ObjectName;
+
+/// What a plan has acquired and may have to give back.
+#[derive(Default)]
+struct Acquired {
+    backends: Vec<(BackendId, ids::Origin)>,
+    services: Vec<(ServiceId, ids::Origin)>,
+    regions: Vec<Placed>,
+    ports: Vec<PlannedPort>,
+}
+
+/// The writes of a plan, by the step they belong to.
+#[derive(Default)]
+struct Steps {
+    backends: Vec<Write>,
+    regions: Vec<Write>,
+    services: Vec<Write>,
+    marks: Vec<Write>,
+    frontends: FrontendWrites,
+    late: Vec<Write>,
+}
+
+impl Steps {
+    fn in_order(self) -> Vec<Write> {
+        let mut writes = self.frontends.removals;
+        writes.extend(self.backends);
+        writes.extend(self.regions);
+        writes.extend(self.services);
+        writes.extend(self.marks);
+        writes.extend(self.frontends.sets);
+        writes.extend(self.late);
+        writes
+    }
+}
+
+impl Planner {
+    /// Replaces what the tables have of the Service by `ports`.
+    pub(super) fn replace(
+        &mut self,
+        name: &ObjectName,
+        rank: &Arc<Rank>,
+        ports: &[DesiredPort<'_>],
+    ) -> Result<Vec<Write>, Report> {
+        check_counts(ports)?;
+        self.check_frontends(name, ports)?;
+        let mut acquired = Acquired::default();
+        for port in ports {
+            if let Err(table) = self.acquire_port(name, port, &mut acquired) {
+                self.give_back(&acquired);
+                let capacity = match table {
+                    Table::Frontends => self.capacity.frontends,
+                    Table::Services => self.capacity.services,
+                    Table::Backends => self.capacity.backends,
+                    Table::Arena => self.capacity.arena_words,
+                };
+                return Err(Report::TableFull { table, capacity });
+            }
+        }
+        Ok(self.commit(name, rank, acquired))
+    }
+
+    /// Whether `FRONTENDS` has room, given what this Service alone claims and gives up.
+    fn check_frontends(&self, name: &ObjectName, ports: &[DesiredPort<'_>]) -> Result<(), Report> {
+        let wanted: BTreeSet<_> = ports.iter().flat_map(desired_keys).collect();
+        let published = self.frontends.published();
+        let added = wanted
+            .iter()
+            .filter(|key| !published.contains_key(key))
+            .count();
+        if added == 0 {
+            return Ok(());
+        }
+        let removed = self.planned.get(name).map_or(0, |planned| {
+            let is_removed = |port: &PlannedPort, key: &FrontendKey| {
+                !wanted.contains(key) && self.frontends.is_only_claim(key, port.id.index())
+            };
+            let ports = planned.ports.iter();
+            ports
+                .flat_map(|port| port.frontends.iter().map(move |(key, _)| (port, key)))
+                .filter(|(port, key)| is_removed(port, key))
+                .count()
+        });
+        if published.len() + added > self.capacity.frontends as usize + removed {
+            return Err(Report::TableFull {
+                table: Table::Frontends,
+                capacity: self.capacity.frontends,
+            });
+        }
+        Ok(())
+    }
+
+    fn acquire_port(
+        &mut self,
+        name: &ObjectName,
+        port: &DesiredPort<'_>,
+        acquired: &mut Acquired,
+    ) -> Result<(), Table> {
+        let old = self
+            .planned
+            .get(name)
+            .and_then(|planned| planned.ports.iter().find(|old| *old.key == port.key));
+        let (key, mut words) = match old {
+            Some(old) => (Arc::clone(&old.key), old.words),
+            None => (Arc::new(port.key.clone()), [ServiceWord::default(); 2]),
+        };
+        if old.is_none() {
+            words = self.adopt(&key, port).unwrap_or(words);
+        }
+        let (id, origin) = self.services.acquire(&key).ok_or(Table::Services)?;
+        acquired.services.push((id, origin));
+        let mut members = Vec::with_capacity(port.selection.candidates.len());
+        let mut weights = Vec::with_capacity(port.selection.candidates.len());
+        for candidate in &port.selection.candidates {
+            if !candidate.keeps_flows() {
+                continue;
+            }
+            let backend = backend_key(&port.key, candidate);
+            let (id, origin) = self.backends.acquire(&backend).ok_or(Table::Backends)?;
+            if origin != ids::Origin::Live {
+                acquired.backends.push((id, origin));
+            }
+            members.push(PlannedMember {
+                id,
+                is_local: candidate.is_local,
+                is_terminating: candidate.endpoint.terminating,
+            });
+            weights.push((id, candidate));
+        }
+        let mut sets = Vec::with_capacity(AUDIENCES.len());
+        for (audience, word) in AUDIENCES.into_iter().zip(&mut words) {
+            let set = set_of(port, audience, &weights);
+            let placed = self.place(set, word.offset()).ok_or(Table::Arena)?;
+            *word = ServiceWord::new(placed.offset, id.generation());
+            sets.push(Arc::clone(&placed.key));
+            acquired.regions.push(placed);
+        }
+        let sets = <[_; 2]>::try_from(sets).expect("one set for each audience");
+        acquired.ports.push(PlannedPort {
+            key,
+            id,
+            sets,
+            words,
+            members: members.into(),
+            frontends: port.frontends.clone(),
+            address: port.address,
+            has_ready: port.has_ready,
+        });
+        Ok(())
+    }
+
+    fn place(&mut self, set: SetKey, hint: u32) -> Option<Placed> {
+        let (backends, builder) = (&self.backends, &mut self.builder);
+        self.regions.acquire(set, hint, |set| {
+            builder.words(set, |id| identity(backends, id))
+        })
+    }
+
+    /// Takes over the id of an earlier agent's service that has one of the port's frontends. The
+    /// words stay in `restored` until the plan is made.
+    fn adopt(&mut self, key: &Arc<PortKey>, port: &DesiredPort<'_>) -> Option<[ServiceWord; 2]> {
+        if let Some(id) = self.services.get(key) {
+            return self.restored.get(&id.index()).copied();
+        }
+        for (frontend, _) in &port.frontends {
+            let Some(value) = self.frontends.published().get(frontend) else {
+                continue;
+            };
+            let index = value.service_index();
+            let Some(words) = self.restored.get(&index).copied() else {
+                continue;
+            };
+            let id = ServiceId::new(index, words[0].generation());
+            if self.services.adopt(id, key) {
+                return Some(words);
+            }
+        }
+        None
+    }
+
+    fn give_back(&mut self, acquired: &Acquired) {
+        for placed in acquired.regions.iter().rev() {
+            self.regions.cancel(placed);
+        }
+        for &(id, origin) in acquired.backends.iter().rev() {
+            self.backends.cancel(id, origin);
+        }
+        for &(id, origin) in acquired.services.iter().rev() {
+            self.services.cancel(id, origin);
+        }
+    }
+
+    fn commit(&mut self, name: &ObjectName, rank: &Arc<Rank>, acquired: Acquired) -> Vec<Write> {
+        let old = self.planned.remove(name);
+        let old = old.map(|planned| planned.ports).unwrap_or_default();
+        let mut steps = Steps::default();
+        self.write_backends(&acquired, &old, &mut steps);
+        for placed in acquired.regions {
+            if let region::Origin::New(words) = placed.origin {
+                let offset = placed.offset;
+                steps.regions.push(Write::WriteRegion { offset, words });
+            }
+        }
+        self.write_services(&acquired.ports, &old, &mut steps);
+        self.write_frontends(rank, &acquired.ports, &old, &mut steps);
+        for set in old.iter().flat_map(|port| &port.sets) {
+            self.regions.release(set);
+        }
+        if !acquired.ports.is_empty() {
+            let planned = Planned {
+                rank: Arc::clone(rank),
+                ports: acquired.ports,
+            };
+            self.planned.insert(name.clone(), planned);
+        }
+        steps.in_order()
+    }
+
+    fn write_backends(&mut self, acquired: &Acquired, old: &[PlannedPort], steps: &mut Steps) {
+        let mut touched = BTreeSet::new();
+        for member in acquired.ports.iter().flat_map(|port| &port.members) {
+            let state = self.state(member.id.index());
+            state.references += 1;
+            state.local += u32::from(member.is_local);
+            state.terminating += u32::from(member.is_terminating);
+            touched.insert(member.id);
+        }
+        for member in old.iter().flat_map(|port| &port.members) {
+            let state = self.state(member.id.index());
+            state.references -= 1;
+            state.local -= u32::from(member.is_local);
+            state.terminating -= u32::from(member.is_terminating);
+            touched.insert(member.id);
+        }
+        for &(id, _) in &acquired.backends {
+            touched.remove(&id);
+            // The bit before the record: a restart takes a record as proof of its bit.
+            if let Some(key) = self.backends.key(id.index()) {
+                let bit = backend_bit(key.address);
+                if self.backend_bits.set(bit) {
+                    steps.backends.push(Write::MarkBackend(bit));
+                }
+            }
+            steps.backends.extend(self.write_backend(id));
+        }
+        for id in touched {
+            let state = *self.state(id.index());
+            if state.flags() != state.written {
+                steps.late.extend(self.write_backend(id));
+            }
+            if state.references == 0 {
+                self.backends.release(id);
+            }
+        }
+    }
+
+    fn write_services(&mut self, new: &[PlannedPort], old: &[PlannedPort], steps: &mut Steps) {
+        for port in new {
+            let earlier = old.iter().find(|earlier| earlier.id == port.id);
+            let restored = self.restored.remove(&port.id.index());
+            let words = earlier.map(|port| port.words).or(restored);
+            let words = words.unwrap_or_default();
+            push_words(&mut steps.services, port.id, port.words, words);
+        }
+        for port in old {
+            if new.iter().any(|kept| kept.id == port.id) {
+                continue;
+            }
+            let none = ServiceWord::new(0, port.id.generation());
+            push_words(&mut steps.late, port.id, [none; 2], port.words);
+            self.services.release(port.id);
+        }
+    }
+
+    fn write_frontends(
+        &mut self,
+        rank: &Arc<Rank>,
+        new: &[PlannedPort],
+        old: &[PlannedPort],
+        steps: &mut Steps,
+    ) {
+        let mut touched = BTreeSet::new();
+        for port in old {
+            for (key, _) in &port.frontends {
+                self.frontends.disclaim(key, port.id.index());
+            }
+            self.frontends.remove_address(port.address, port.has_ready);
+            touched.extend(planned_keys(port));
+        }
+        for port in new {
+            for &(key, kind) in &port.frontends {
+                let claim = Claim {
+                    rank: Arc::clone(rank),
+                    index: port.id.index(),
+                    kind,
+                };
+                self.frontends.claim(key, claim);
+            }
+            self.frontends.add_address(port.address, port.has_ready);
+            touched.extend(planned_keys(port));
+            let bit = service_bit(port.address);
+            if self.service_bits.set(bit) {
+                steps.marks.push(Write::MarkService(bit));
+            }
+        }
+        steps.frontends = self.frontends.settle(&touched);
+    }
+}
+
+fn push_words(
+    writes: &mut Vec<Write>,
+    id: ServiceId,
+    new: [ServiceWord; 2],
+    old: [ServiceWord; 2],
+) {
+    for ((audience, word), old) in AUDIENCES.into_iter().zip(new).zip(old) {
+        if word != old {
+            writes.push(Write::SetService {
+                index: id.index(),
+                audience,
+                word,
+            });
+        }
+    }
+}
+
+fn check_counts(ports: &[DesiredPort<'_>]) -> Result<(), Report> {
+    for port in ports {
+        let count = port.selection.candidates.len();
+        if count > MAX_BACKENDS as usize {
+            return Err(Report::TooManyEndpoints {
+                port: port.key.name.port.clone(),
+                count,
+                most: MAX_BACKENDS,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn set_of(
+    port: &DesiredPort<'_>,
+    audience: Audience,
+    weights: &[(BackendId, &Candidate<'_>)],
+) -> SetKey {
+    let members = weights
+        .iter()
+        .filter(|(_, candidate)| candidate.weight > 0 && port.serves(audience, candidate))
+        .map(|(id, candidate)| SetMember {
+            id: *id,
+            weight: candidate.weight,
+        });
+    SetKey::new(members, port.affinity_seconds, port.when_empty(audience))
+}
+
+fn identity(backends: &Ids<BackendKey, BackendId>, id: BackendId) -> u64 {
+    let key = backends.key(id.index());
+    key.map_or(0, |key| {
+        maglev::identity(key.address, key.port, key.protocol)
+    })
+}
+
+/// What stands for `candidate` of the port in `BACKENDS`.
+pub(super) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendKey {
+    BackendKey {
+        address: mapped(candidate.endpoint.address),
+        port: candidate.port,
+        protocol: port.name.protocol,
+    }
+}
+
+fn desired_keys(port: &DesiredPort<'_>) -> impl Iterator<Item = FrontendKey> {
+    let address = FrontendKey::service_address(port.address);
+    let keys = port.frontends.iter().map(|(key, _)| *key);
+    keys.chain([address]).collect::<Vec<_>>().into_iter()
+}
+
+fn planned_keys(port: &PlannedPort) -> impl Iterator<Item = FrontendKey> + use<> {
+    let address = FrontendKey::service_address(port.address);
+    let keys = port.frontends.iter().map(|(key, _)| *key);
+    keys.chain([address]).collect::<Vec<_>>().into_iter()
+}

@@ -1,0 +1,266 @@
+//! The planner's state: what the tables hold, or will once the writes it returned are applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lb_common::family::MappedAddress;
+use lb_common::flow::Protocol;
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::backend::{BackendFlags, BackendRecord};
+use lb_common::table::frontend::{FrontendKey, FrontendKind};
+use lb_common::table::service::{Audience, ServiceWord};
+
+use super::expand::{PortKey, Rank, expand};
+use super::filters::Bits;
+use super::frontends::Frontends;
+use super::ids::Ids;
+use super::region::{Builder, Regions, SetKey};
+use super::report::Report;
+use super::{NodeView, ServiceView};
+use crate::dataplane::{Capacity, InUse, Write};
+use crate::model::name::ObjectName;
+
+/// What a backend id stands for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct BackendKey {
+    /// Mapped address, network order.
+    pub address: MappedAddress,
+    /// Port, host order.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// What service ports say of a backend they share, and what its record says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BackendState {
+    /// Service ports that have it among their endpoints.
+    pub(super) references: u32,
+    /// Of these, how many say it is on this node.
+    pub(super) local: u32,
+    /// Of these, how many say it is terminating.
+    pub(super) terminating: u32,
+    /// The flags of its record.
+    pub(super) written: BackendFlags,
+}
+
+impl BackendState {
+    /// The flags its record should have: it serves as long as any port has it, and terminates once
+    /// all say so.
+    pub(super) const fn flags(&self) -> BackendFlags {
+        let mut bits = 0;
+        if self.references > 0 {
+            bits |= BackendFlags::SERVING;
+        }
+        if self.local > 0 {
+            bits |= BackendFlags::LOCAL;
+        }
+        if self.terminating == self.references {
+            bits |= BackendFlags::TERMINATING;
+        }
+        BackendFlags(bits)
+    }
+}
+
+/// What one service port says of one backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct PlannedMember {
+    pub(super) id: BackendId,
+    pub(super) is_local: bool,
+    pub(super) is_terminating: bool,
+}
+
+/// One service port of one family, as the tables have it.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedPort {
+    pub(super) key: Arc<PortKey>,
+    pub(super) id: ServiceId,
+    /// By [`Audience`].
+    pub(super) sets: [Arc<SetKey>; 2],
+    /// By [`Audience`].
+    pub(super) words: [ServiceWord; 2],
+    pub(super) members: Box<[PlannedMember]>,
+    pub(super) frontends: Vec<(FrontendKey, FrontendKind)>,
+    pub(super) address: MappedAddress,
+    pub(super) has_ready: bool,
+}
+
+/// One Service, as the tables have it.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    pub(super) rank: Arc<Rank>,
+    pub(super) ports: Vec<PlannedPort>,
+}
+
+/// Both audiences, in the order of the words of `SERVICES`.
+pub(super) const AUDIENCES: [Audience; 2] = [Audience::Internal, Audience::External];
+
+/// Turns Services into writes, and remembers what the tables hold.
+#[derive(Debug)]
+pub struct Planner {
+    pub(super) capacity: Capacity,
+    pub(super) backends: Ids<BackendKey, BackendId>,
+    /// By index of the backend.
+    pub(super) states: Vec<BackendState>,
+    pub(super) services: Ids<Arc<PortKey>, ServiceId>,
+    pub(super) regions: Regions,
+    pub(super) builder: Builder,
+    pub(super) frontends: Frontends,
+    pub(super) service_bits: Bits,
+    pub(super) backend_bits: Bits,
+    pub(super) planned: BTreeMap<ObjectName, Planned>,
+    pub(super) reports: BTreeMap<ObjectName, Vec<Report>>,
+    /// Words of an earlier agent's services that no port has adopted yet.
+    pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
+    /// Whether tables may still name what no Service has claimed.
+    pub(super) is_restoring: bool,
+}
+
+impl Planner {
+    /// A planner for empty tables.
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            backends: Ids::new(capacity.backends),
+            states: Vec::new(),
+            services: Ids::new(capacity.services),
+            regions: Regions::new(capacity.arena_words),
+            builder: Builder::default(),
+            frontends: Frontends::default(),
+            service_bits: Bits::default(),
+            backend_bits: Bits::default(),
+            planned: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            restored: BTreeMap::new(),
+            is_restoring: false,
+        }
+    }
+
+    /// The writes that bring a Service to what `view` says, in the order they must be applied. If
+    /// that is impossible there are none, the Service keeps what it had, and a report says why.
+    #[must_use]
+    pub fn plan_service(&mut self, view: &ServiceView<'_>, node: &NodeView<'_>) -> Vec<Write> {
+        let name = &view.service.name;
+        let (ports, mut reports) = expand(view, node);
+        let rank = Arc::new(Rank::of(view.service));
+        let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
+            reports.push(report);
+            Vec::new()
+        });
+        if reports.is_empty() {
+            self.reports.remove(name);
+        } else {
+            self.reports.insert(name.clone(), reports);
+        }
+        writes
+    }
+
+    /// The writes that remove a Service.
+    #[must_use]
+    pub fn remove_service(&mut self, name: &ObjectName) -> Vec<Write> {
+        self.reports.remove(name);
+        let Some(planned) = self.planned.get(name) else {
+            return Vec::new();
+        };
+        let rank = Arc::clone(&planned.rank);
+        self.replace(name, &rank, &[]).unwrap_or_default()
+    }
+
+    /// Every Service that the tables have something of.
+    pub fn planned_names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.planned.keys()
+    }
+
+    /// Every Service whose newest state is not in the tables for lack of room.
+    pub fn kept_back(&self) -> impl Iterator<Item = &ObjectName> {
+        let kept = |report: &Report| report.keeps_old_state();
+        let reports = self.reports.iter();
+        reports
+            .filter(move |(_, reports)| reports.iter().any(kept))
+            .map(|(name, _)| name)
+    }
+
+    /// Everything that could not be done as it was told, by Service.
+    pub fn reports(&self) -> Vec<(ObjectName, Report)> {
+        let mut all: Vec<_> = self
+            .reports
+            .iter()
+            .flat_map(|(name, reports)| reports.iter().map(|r| (name.clone(), r.clone())))
+            .collect();
+        for (key, claims) in self.frontends.contested() {
+            let winner = &claims[0].rank.service;
+            all.extend(claims[1..].iter().map(|claim| {
+                let report = Report::Shadowed {
+                    address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
+                    port: key.port(),
+                    by: winner.clone(),
+                };
+                (claim.rank.service.clone(), report)
+            }));
+        }
+        all.sort();
+        all
+    }
+
+    /// Whether a grace period would make room: regions that were given up, ids to be settled.
+    pub fn awaits_readers(&self) -> bool {
+        !self.is_restoring
+            && (self.regions.arena.has_retired()
+                || self.services.quarantined() + self.backends.quarantined() > 0)
+    }
+
+    /// Every program that ran when the last of the returned writes was applied has ended.
+    pub fn readers_done(&mut self) {
+        if !self.is_restoring {
+            self.regions.arena.reclaim();
+            self.services.settle();
+            self.backends.settle();
+        }
+    }
+
+    /// The flow tables, read after [`Self::readers_done`], name only `in_use`: ids that nothing
+    /// names become free. The writes empty what they stood for.
+    #[must_use]
+    pub fn sweep(&mut self, in_use: &InUse) -> Vec<Write> {
+        if self.is_restoring {
+            return Vec::new();
+        }
+        let services = self.services.sweep(&in_use.services).into_iter();
+        let mut writes: Vec<_> = services
+            .flat_map(|index| {
+                AUDIENCES.map(|audience| Write::SetService {
+                    index,
+                    audience,
+                    word: ServiceWord::default(),
+                })
+            })
+            .collect();
+        for index in self.backends.sweep(&in_use.backends) {
+            *self.state(index) = BackendState::default();
+            writes.push(Write::ClearBackend { index });
+        }
+        writes
+    }
+
+    /// Sizes of the tables.
+    pub const fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    pub(super) fn state(&mut self, index: u32) -> &mut BackendState {
+        let at = index as usize;
+        if self.states.len() <= at {
+            self.states.resize(at + 1, BackendState::default());
+        }
+        &mut self.states[at]
+    }
+
+    /// The write that gives a backend's record the flags it should have.
+    pub(super) fn write_backend(&mut self, id: BackendId) -> Option<Write> {
+        let key = *self.backends.key(id.index())?;
+        let state = self.state(id.index());
+        state.written = state.flags();
+        let record = BackendRecord::new(id, key.address, key.port, key.protocol, state.written);
+        Some(Write::SetBackend { id, record })
+    }
+}

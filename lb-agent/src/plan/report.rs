@@ -1,0 +1,162 @@
+//! What the planner could not do as it was told. Planning never fails: whatever is reported leaves
+//! everything else as it should be.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::model::name::ObjectName;
+
+/// Why an address cannot be that of an endpoint or a service.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Refusal {
+    /// 0.0.0.0 or `::`.
+    Unspecified,
+    /// 127.0.0.0/8 or `::1`.
+    Loopback,
+    /// 169.254.0.0/16 or `fe80::/10`.
+    LinkLocal,
+    /// 224.0.0.0/4, 255.255.255.255 or `ff00::/8`.
+    Multicast,
+    /// Not of the family its object says, or IPv4 inside IPv6.
+    OtherFamily,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "in the loopback range",
+            Self::LinkLocal => "in the link-local range",
+            Self::Multicast => "a multicast or broadcast address",
+            Self::OtherFamily => "of another address family than its object",
+        })
+    }
+}
+
+/// A table that may be full.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Table {
+    /// `FRONTENDS`.
+    Frontends,
+    /// `SERVICES`.
+    Services,
+    /// `BACKENDS`.
+    Backends,
+    /// `ARENA`.
+    Arena,
+}
+
+impl Table {
+    /// The map's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frontends => "FRONTENDS",
+            Self::Services => "SERVICES",
+            Self::Backends => "BACKENDS",
+            Self::Arena => "ARENA",
+        }
+    }
+}
+
+/// One thing about one Service, in a line that says what an operator may do.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Report {
+    /// Endpoints with an address no endpoint may have. The others are used.
+    EndpointsRefused {
+        /// Name of the Service's port.
+        port: String,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        address: IpAddr,
+        /// What is wrong with the first.
+        refusal: Refusal,
+    },
+    /// A cluster address that no service may have. Its other addresses are used.
+    AddressRefused {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        refusal: Refusal,
+    },
+    /// Two ports of one name or number and protocol, or a port 0. The others are used.
+    PortRefused {
+        /// Name of the port.
+        port: String,
+        /// Its number.
+        number: u16,
+    },
+    /// More endpoints than a set can hold. The Service keeps what it had.
+    TooManyEndpoints {
+        /// Name of the Service's port.
+        port: String,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: u32,
+    },
+    /// A table has no room for the Service's newest state. The Service keeps what it had.
+    TableFull {
+        /// Which.
+        table: Table,
+        /// Its size.
+        capacity: u32,
+    },
+    /// An older Service has the same address, port and protocol, and gets the packets.
+    Shadowed {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+        /// The older Service.
+        by: ObjectName,
+    },
+}
+
+impl Report {
+    /// Whether the Service's newest state is not what the tables hold.
+    pub const fn keeps_old_state(&self) -> bool {
+        matches!(self, Self::TooManyEndpoints { .. } | Self::TableFull { .. })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndpointsRefused {
+                port,
+                count,
+                address,
+                refusal,
+            } => write!(
+                formatter,
+                "port {port:?}: {count} endpoint(s) refused, first {address}, which is {refusal}: \
+                 correct the EndpointSlice"
+            ),
+            Self::AddressRefused { address, refusal } => write!(
+                formatter,
+                "cluster address {address} refused, since it is {refusal}: correct the Service"
+            ),
+            Self::PortRefused { port, number } => write!(
+                formatter,
+                "port {port:?} ({number}) refused, since its name or number is not unique or \
+                 its number is 0: correct the Service"
+            ),
+            Self::TooManyEndpoints { port, count, most } => write!(
+                formatter,
+                "port {port:?} has {count} endpoints, at most {most} are possible: the service \
+                 keeps its earlier ones; split the Service"
+            ),
+            Self::TableFull { table, capacity } => write!(
+                formatter,
+                "table {} ({capacity} entries) has no room: the service keeps its earlier state; \
+                 raise the table's size in the settings",
+                table.name()
+            ),
+            Self::Shadowed { address, port, by } => write!(
+                formatter,
+                "{address} port {port} belongs to the older Service {by}: change one of them"
+            ),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What planning costs, at a tenth of the size that is promised: 10 endpoints and two families for
+//! each of 1000 Services. Figures are printed; growth is asserted.
+
+#![expect(clippy::print_stdout, reason = "figures are printed")]
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LARGE: Capacity = Capacity {
+    frontends: 65_536,
+    services: 32_768,
+    arena_words: 6_291_456,
+    backends: 262_144,
+};
+
+fn world(services: u32) -> World {
+    let mut world = World::default();
+    for number in 0..services {
+        let name = format!("s{number}");
+        let addresses =
+            [false, true].map(|v6| fixture::address(0x60_0000 + number, v6).to_string());
+        let addresses = [addresses[0].as_str(), addresses[1].as_str()];
+        world.add_service(service(&name, &addresses, &[("http", 80)]));
+        for (is_v6, family) in [(false, "v4"), (true, "v6")] {
+            let endpoints = (0..10)
+                .map(|n| endpoint(&fixture::address(0x100 + number * 10 + n, is_v6).to_string()));
+            let slice = slice(
+                &format!("{name}-{family}"),
+                &name,
+                &[("http", 8080)],
+                endpoints,
+            );
+            world.add_slice(slice);
+        }
+    }
+    world
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn views(world: &World) -> Vec<ServiceView<'_>> {
+    let slice = |service: &ObjectName, family| {
+        let name = format!("{}-{family}", service.name);
+        &world.slices[&fixture::name(&name)]
+    };
+    let services = world.services.values();
+    services
+        .map(|service| {
+            let slices = ["v4", "v6"].map(|family| slice(&service.name, family));
+            ServiceView::new(service, slices)
+        })
+        .collect()
+}
+
+fn plan_all(planner: &mut Planner, views: &[ServiceView<'_>]) -> Duration {
+    let begin = now();
+    let mut writes = 0;
+    for view in views {
+        writes += planner.plan_service(view, &NODE).len();
+    }
+    assert!(writes > views.len() * 20);
+    begin.elapsed()
+}
+
+#[test]
+fn planning_costs_grow_with_the_services_and_a_change_costs_its_service() {
+    let mut totals = Vec::new();
+    let mut changes = Vec::new();
+    for services in [250, 1000] {
+        let mut world = world(services);
+        let mut planner = Planner::new(LARGE);
+        let total = plan_all(&mut planner, &views(&world));
+        assert_eq!(planner.reports(), []);
+        for slice in world.slices.values_mut() {
+            slice.endpoints.pop();
+        }
+        let views = views(&world);
+        let begin = now();
+        for view in &views[..100] {
+            assert!(!planner.plan_service(view, &NODE).is_empty());
+        }
+        let change = begin.elapsed() / 100;
+        println!("plan/all/{services}x10x2: {total:?}; plan/endpoint-gone/{services}: {change:?}");
+        totals.push(total);
+        changes.push(change);
+    }
+    let growth = totals[1].as_secs_f64() / totals[0].as_secs_f64();
+    assert!(
+        growth < 4.0 * 3.0,
+        "four times the services cost {growth} times as much"
+    );
+    let growth = changes[1].as_secs_f64() / changes[0].as_secs_f64();
+    assert!(
+        growth < 3.0,
+        "a change costs {growth} times as much among four times the services"
+    );
+    assert!(changes[1] < Duration::from_millis(50), "{changes:?}");
+}

@@ -1,0 +1,236 @@
+//! The reconciler against tables that fail one call in ten: sound after every write, right in the
+//! end, silent before the lists are complete.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dataplane::memory::{Flaky, Memory};
+use crate::dataplane::{Actual, Capacity, InUse};
+use crate::plan::tests::fixture::{World, endpoint, name, service, slice};
+use crate::plan::tests::random::{Event, event, happen};
+
+const CAPACITY: Capacity = Capacity {
+    frontends: 64,
+    services: 32,
+    arena_words: 65_536,
+    backends: 128,
+};
+
+/// Checks the tables after each write, so that no moment goes unseen.
+struct Checked(Memory);
+
+impl Dataplane for Checked {
+    fn capacity(&self) -> Capacity {
+        self.0.capacity()
+    }
+
+    fn apply(&mut self, write: &Write) -> Result<(), DataplaneError> {
+        self.0.apply(write)?;
+        if let Err(unsound) = self.0.check() {
+            panic!("{unsound} after {write:?}");
+        }
+        Ok(())
+    }
+
+    fn wait_for_readers(&mut self) -> Result<(), DataplaneError> {
+        self.0.wait_for_readers()
+    }
+
+    fn read_all(&self) -> Result<Actual, DataplaneError> {
+        self.0.read_all()
+    }
+
+    fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
+        self.0.ids_in_use()
+    }
+}
+
+type Tested = Reconciler<Flaky<Checked>>;
+
+fn start(memory: Memory, percent: u64, seed: u64) -> Tested {
+    let mut flaky = Flaky::new(Checked(memory), 0, seed);
+    flaky.wait_for_readers().unwrap();
+    let mut reconciler = Reconciler::start(flaky).unwrap();
+    reconciler.dataplane_mut().percent = percent;
+    reconciler
+}
+
+/// Tries until it works; a failure that never ends would end the test.
+fn until_done(mut attempt: impl FnMut() -> Result<(), DataplaneError>) {
+    let failures = (0..10_000).take_while(|_| attempt().is_err()).count();
+    assert!(failures < 10_000, "no end of failures");
+}
+
+fn frontends(reconciler: &Tested) -> usize {
+    reconciler.dataplane().inner.0.frontends.len()
+}
+
+fn web() -> World {
+    let mut world = World::default();
+    world.add_service(service("web", &["10.96.0.1"], &[("http", 80)]));
+    let endpoints = [endpoint("10.0.0.1"), endpoint("10.0.0.2")];
+    world.add_slice(slice("web", "web", &[("http", 8080)], endpoints));
+    world
+}
+
+#[test]
+fn nothing_is_written_before_the_lists_are_complete() {
+    let world = web();
+    let mut reconciler = start(Memory::new(CAPACITY), 0, 1);
+    reconciler.changed(name("web"));
+    reconciler.run(&world).unwrap();
+    assert_eq!((reconciler.applied(), reconciler.is_synced()), (0, false));
+    reconciler.listed(&world);
+    reconciler.run(&world).unwrap();
+    assert!(reconciler.is_synced());
+    assert_eq!(frontends(&reconciler), 2);
+}
+
+#[test]
+fn after_a_reset_nothing_is_deleted_until_everything_is_listed_again() {
+    let mut reconciler = start(Memory::new(CAPACITY), 0, 1);
+    reconciler.listed(&web());
+    reconciler.run(&web()).unwrap();
+    let empty = World::default();
+    reconciler.reset();
+    reconciler.changed(name("web"));
+    reconciler.run(&empty).unwrap();
+    assert_eq!(frontends(&reconciler), 2);
+    reconciler.listed(&empty);
+    reconciler.run(&empty).unwrap();
+    assert_eq!(frontends(&reconciler), 0);
+}
+
+#[test]
+fn a_restart_writes_nothing_and_then_removes_what_is_gone() {
+    let mut reconciler = start(Memory::new(CAPACITY), 0, 1);
+    reconciler.listed(&web());
+    reconciler.run(&web()).unwrap();
+    let memory = reconciler.dataplane().inner.0.clone();
+    let mut again = start(memory.clone(), 0, 1);
+    again.listed(&web());
+    again.run(&web()).unwrap();
+    assert_eq!((again.applied(), again.is_synced()), (0, true));
+    let mut bare = start(memory, 0, 1);
+    bare.run(&World::default()).unwrap();
+    assert_eq!(frontends(&bare), 2, "not listed yet");
+    bare.listed(&World::default());
+    bare.run(&World::default()).unwrap();
+    bare.sweep().unwrap();
+    assert!(bare.dataplane().inner.0.is_empty());
+}
+
+#[test]
+fn an_arena_without_room_for_a_copy_waits_for_readers_once_and_goes_on() {
+    // Room for two tables of 251 slots and one copy; each change gives one up.
+    let capacity = Capacity {
+        arena_words: 8 + 72 * 2,
+        ..CAPACITY
+    };
+    let mut world = web();
+    let mut reconciler = start(Memory::new(capacity), 0, 1);
+    reconciler.listed(&world);
+    for weight in [100, 200, 300, 400, 500] {
+        world.add_slice(slice("b", "web", &[("http", 8080)], []));
+        let mut heavier = slice("c", "web", &[("http", 8080)], [endpoint("10.0.0.2")]);
+        heavier.weight = weight;
+        world.add_slice(heavier);
+        reconciler.changed(name("web"));
+        reconciler.run(&world).unwrap();
+        assert_eq!(reconciler.planner().reports(), []);
+    }
+}
+
+#[test]
+fn a_frontend_the_kernel_has_no_room_for_is_put_aside_and_tried_again() {
+    let mut memory = Memory::new(Capacity {
+        frontends: 2,
+        ..CAPACITY
+    });
+    // Something else fills the table while the planner believes that it has room.
+    let mut reconciler = start(memory.clone(), 0, 1);
+    let foreign = FrontendKey::service_address([7; 16]);
+    let value = lb_common::table::frontend::FrontendValue(0);
+    memory.frontends.insert(foreign, value);
+    memory.service_filter.fill(u64::MAX);
+    reconciler.dataplane_mut().inner.0 = memory;
+    reconciler.listed(&web());
+    reconciler.run(&web()).unwrap();
+    assert_eq!(reconciler.parked().count(), 1);
+    reconciler
+        .dataplane_mut()
+        .inner
+        .0
+        .frontends
+        .remove(&foreign);
+    reconciler.run(&web()).unwrap();
+    assert_eq!(
+        (reconciler.parked().count(), frontends(&reconciler)),
+        (0, 2)
+    );
+}
+
+#[test]
+fn retries_slow_down_to_five_seconds() {
+    let delays: Vec<_> = [1, 2, 3, 9, 10, 11, 40, u32::MAX]
+        .map(|failures| retry_delay(failures).as_millis())
+        .into();
+    assert_eq!(delays, [10, 20, 40, 2560, 5000, 5000, 5000, 5000]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(32) })]
+
+    /// One call in ten fails, and the agent dies now and then between two writes.
+    #[test]
+    fn failures_delay_the_right_tables_and_never_make_unsound_ones(
+        events in proptest::collection::vec(event(), 1..16),
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::default();
+        let mut reconciler = start(Memory::new(CAPACITY), 10, seed);
+        reconciler.listed(&world);
+        for event in &events {
+            happen(&mut world, event);
+            match event {
+                Event::Sweep => until_done(|| reconciler.sweep()),
+                Event::Restart => {
+                    // Killed with writes still waiting, wherever the first failure left it.
+                    reconciler.all_changed(&world);
+                    let _died = reconciler.run(&world);
+                    reconciler = start(reconciler.dataplane().inner.0.clone(), 10, seed);
+                    reconciler.listed(&world);
+                }
+                _ => {
+                    reconciler.all_changed(&world);
+                    // Perhaps it gets all the way, perhaps the next event comes first.
+                    let _progress = reconciler.run(&world);
+                }
+            }
+        }
+        until_done(|| reconciler.run(&world));
+        prop_assert!(reconciler.is_synced());
+        let mut steady = start(Memory::new(CAPACITY), 0, seed);
+        steady.listed(&world);
+        steady.run(&world).unwrap();
+        let keys = |tested: &Tested| -> Vec<_> {
+            tested.dataplane().inner.0.frontends.keys().copied().collect()
+        };
+        prop_assert_eq!(keys(&reconciler), keys(&steady));
+        let records = |tested: &Tested| {
+            let records = tested.dataplane().inner.0.backends.values();
+            let mut serving: Vec<_> = records
+                .filter(|record| record.flags().0 & 2 != 0)
+                .map(|record| (record.address(), record.port(), record.flags().0))
+                .collect();
+            serving.sort_unstable();
+            serving
+        };
+        prop_assert_eq!(records(&reconciler), records(&steady));
+        let empty = World::default();
+        reconciler.listed(&empty);
+        until_done(|| reconciler.run(&empty));
+        until_done(|| reconciler.sweep());
+        prop_assert!(reconciler.dataplane().inner.0.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! `discovery.k8s.io/v1` `EndpointSlice`.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{
+    Endpoint as ApiEndpoint, EndpointPort as ApiPort, EndpointSlice as ApiSlice,
+};
+
+use super::{Notes, address, label, object_name, port, protocol};
+use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice, MAX_WEIGHT};
+use crate::model::name::ObjectName;
+use crate::source::intern::Interner;
+use crate::source::report::{Detail, FieldProblem};
+
+/// Label that names the Service a slice belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of a headless Service's slices.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation of the weight of a slice's endpoints.
+pub const WEIGHT: &str = "steerage.dev/weight";
+/// The most endpoints of one slice. The API server allows 1000; a slice written by hand may have
+/// as many as a port's worth of table slots.
+pub const MAX_ENDPOINTS: usize = 65_535;
+
+/// The slice, unless it has names instead of addresses, or is headless, or belongs to no Service.
+pub fn convert(
+    slice: &ApiSlice,
+    interner: &mut Interner,
+    notes: &mut Notes,
+) -> Result<Option<EndpointSlice>, FieldProblem> {
+    let name = object_name(&slice.metadata)?;
+    if label(&slice.metadata, HEADLESS).is_some() {
+        return Ok(None);
+    }
+    let is_v6 = match slice.address_type.as_str() {
+        "IPv4" => false,
+        "IPv6" => true,
+        "FQDN" => return Ok(None),
+        other => {
+            let detail = Detail::UnknownValue {
+                value: other.to_owned(),
+                known: "IPv4, IPv6, FQDN",
+                consequence: "the slice is ignored",
+            };
+            notes.push(FieldProblem::new("addressType", detail));
+            return Ok(None);
+        }
+    };
+    let service = label(&slice.metadata, SERVICE_NAME).filter(|service| !service.is_empty());
+    let Some(service) = service else {
+        let field = format!("metadata.labels[{SERVICE_NAME}]");
+        notes.push(FieldProblem::new(field, Detail::MissingServiceName));
+        return Ok(None);
+    };
+    check_count(slice.endpoints.len())?;
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
+    for (index, entry) in slice.endpoints.iter().enumerate() {
+        endpoints.extend(endpoint(entry, index, is_v6, interner, notes));
+    }
+    Ok(Some(EndpointSlice {
+        service: ObjectName {
+            namespace: name.namespace.clone(),
+            name: service.to_owned(),
+        },
+        is_v6,
+        endpoints,
+        ports: ports(slice.ports.as_deref().unwrap_or_default(), notes),
+        weight: weight(slice, notes),
+        name,
+    }))
+}
+
+/// Refuses a slice of too many endpoints.
+pub fn check_count(count: usize) -> Result<(), FieldProblem> {
+    if count > MAX_ENDPOINTS {
+        let detail = Detail::TooManyEndpoints {
+            count,
+            limit: MAX_ENDPOINTS,
+        };
+        return Err(FieldProblem::new("endpoints", detail));
+    }
+    Ok(())
+}
+
+fn endpoint(
+    entry: &ApiEndpoint,
+    index: usize,
+    is_v6: bool,
+    interner: &mut Interner,
+    notes: &mut Notes,
+) -> Option<Endpoint> {
+    // The addresses after the first have never had a meaning.
+    let text = entry.addresses.first()?;
+    let field = || format!("endpoints[{index}].addresses[0]");
+    let address = address::parse_noted(text, field, notes)?;
+    if address::is_v6(address) != is_v6 {
+        let family = if is_v6 { "IPv6" } else { "IPv4" };
+        let detail = Detail::WrongFamily {
+            value: text.clone(),
+            family: family.to_owned(),
+        };
+        notes.push(FieldProblem::new(field(), detail));
+        return None;
+    }
+    let conditions = entry.conditions.as_ref();
+    let hints = entry.hints.as_ref();
+    let zones = hints
+        .and_then(|hints| hints.for_zones.as_deref())
+        .unwrap_or_default();
+    let nodes = hints
+        .and_then(|hints| hints.for_nodes.as_deref())
+        .unwrap_or_default();
+    let pod = entry
+        .target_ref
+        .as_ref()
+        .filter(|target| target.kind.as_deref() == Some("Pod"));
+    Some(Endpoint {
+        address,
+        ready: conditions
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true),
+        serving: conditions
+            .and_then(|conditions| conditions.serving)
+            .unwrap_or(true),
+        terminating: conditions
+            .and_then(|conditions| conditions.terminating)
+            .unwrap_or(false),
+        node: entry.node_name.as_deref().map(|node| interner.get(node)),
+        zone: entry.zone.as_deref().map(|zone| interner.get(zone)),
+        zone_hints: zones.iter().map(|zone| interner.get(&zone.name)).collect(),
+        node_hints: nodes.iter().map(|node| interner.get(&node.name)).collect(),
+        pod: pod.and_then(|pod| pod.name.as_deref()).map(Arc::from),
+    })
+}
+
+/// A port without a name is none. One without a number means all ports, which no proxy serves.
+fn ports(ports: &[ApiPort], notes: &mut Notes) -> Vec<EndpointPort> {
+    let mut found = Vec::with_capacity(ports.len());
+    for (index, entry) in ports.iter().enumerate() {
+        let (Some(name), Some(number)) = (&entry.name, entry.port.filter(|port| *port != 0)) else {
+            continue;
+        };
+        let field = |name: &str| format!("ports[{index}].{name}");
+        let protocol = protocol(entry.protocol.as_deref(), || field("protocol"), notes);
+        let number = port(number, || field("port"), notes);
+        if let (Some(protocol), Some(port)) = (protocol, number) {
+            found.push(EndpointPort {
+                name: name.clone(),
+                protocol,
+                port,
+            });
+        }
+    }
+    found
+}
+
+fn weight(slice: &ApiSlice, notes: &mut Notes) -> u16 {
+    let annotations = slice.metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|annotations| annotations.get(WEIGHT)) else {
+        return DEFAULT_WEIGHT;
+    };
+    text.parse()
+        .ok()
+        .filter(|weight| *weight <= MAX_WEIGHT)
+        .unwrap_or_else(|| {
+            let detail = Detail::InvalidWeight {
+                value: text.clone(),
+                default: DEFAULT_WEIGHT,
+            };
+            notes.push(FieldProblem::new(
+                format!("metadata.annotations[{WEIGHT}]"),
+                detail,
+            ));
+            DEFAULT_WEIGHT
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! How the agent says how it is: a small file in its state directory, which `steerage status` reads
+//! also when the agent is dead.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in the state directory.
+pub const FILE_NAME: &str = "status.json";
+/// Version of the shape: raised by any change that an older command would misread.
+pub const VERSION: u32 = 1;
+
+/// What the agent says of itself. Written atomically whenever it changes; times are seconds since
+/// the Unix epoch.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AgentStatus {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The node it acts for.
+    pub node: String,
+    /// Version of the agent's program.
+    pub agent_version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: u64,
+    /// When the tables first were what the source says; `None` until then.
+    pub first_sync_at: Option<u64>,
+    /// When the tables last were what the source says.
+    pub last_sync_at: Option<u64>,
+    /// Where objects come from, such as `dir:/etc/steerage/manifests`.
+    pub source: String,
+    /// Writes that failed and are tried again.
+    pub pending_writes: u64,
+    /// What is wrong now, one line each: broken files, failed writes, devices without programs.
+    pub problems: Vec<String>,
+}
+
+impl AgentStatus {
+    /// Whether the process that wrote this lives, as far as `proc` (normally `/proc`) tells.
+    pub fn is_alive(&self, proc: &Path) -> bool {
+        std::fs::read_to_string(proc.join(self.pid.to_string()).join("comm"))
+            .is_ok_and(|name| name.trim_end() == "steerage")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_lives_while_its_process_has_its_name() {
+        let proc = tempfile::tempdir().unwrap();
+        let status = AgentStatus {
+            pid: 41,
+            ..AgentStatus::default()
+        };
+        assert!(!status.is_alive(proc.path()));
+        std::fs::create_dir(proc.path().join("41")).unwrap();
+        std::fs::write(proc.path().join("41/comm"), "bash\n").unwrap();
+        assert!(!status.is_alive(proc.path()));
+        std::fs::write(proc.path().join("41/comm"), "steerage\n").unwrap();
+        assert!(status.is_alive(proc.path()));
+    }
+}

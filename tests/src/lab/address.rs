@@ -1,0 +1,65 @@
+//! The lab's addressing plan. Node and pod numbers can be read off every address.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Prefix length of the underlay, IPv4.
+pub const NODE_PREFIX_V4: u8 = 24;
+/// Prefix length of the underlay, IPv6.
+pub const NODE_PREFIX_V6: u8 = 64;
+/// The nodes' default gateway: the fabric, which forwards nothing.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 254);
+/// The nodes' default gateway: the fabric, which forwards nothing.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 0xfe);
+/// All pods of all nodes, IPv4.
+pub const CLUSTER_CIDR_V4: &str = "10.244.0.0/16";
+/// All pods of all nodes, IPv6.
+pub const CLUSTER_CIDR_V6: &str = "fd00:10:244::/48";
+/// Service addresses, IPv4.
+pub const SERVICE_CIDR_V4: &str = "10.96.0.0/16";
+/// Service addresses, IPv6.
+pub const SERVICE_CIDR_V6: &str = "fd00:10:96::/112";
+
+/// The underlay address of a node.
+pub const fn node_v4(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 200, 0, node)
+}
+
+/// The underlay address of a node.
+pub const fn node_v6(node: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, node as u16)
+}
+
+/// Host number `host` of a node's pod network, 10.244.N.0/24.
+pub const fn pod_v4(node: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, node, host)
+}
+
+/// Host number `host` of a node's pod network, `fd00:10:244:N::/64`.
+pub const fn pod_v6(node: u8, host: u8) -> Ipv6Addr {
+    // The group of a node is written in decimal digits, as IPv4 has them: node 10 is `:10:`.
+    let group = (node / 100) as u16 * 0x100 + (node / 10 % 10) as u16 * 0x10 + (node % 10) as u16;
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, group, 0, 0, 0, host as u16)
+}
+
+/// Host number `host` of the service network.
+pub const fn service_v4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 96, 0, host)
+}
+
+/// Host number `host` of the service network.
+pub const fn service_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, host as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_number_reads_the_same_in_both_families() {
+        assert_eq!(pod_v4(12, 3).to_string(), "10.244.12.3");
+        assert_eq!(pod_v6(12, 3).to_string(), "fd00:10:244:12::3");
+        assert_eq!(node_v6(2).to_string(), "fd00:200::2");
+        assert_eq!(service_v6(10).to_string(), "fd00:10:96::a");
+    }
+}
