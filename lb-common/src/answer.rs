@@ -8,7 +8,7 @@
 use crate::checksum::{Sum, update};
 use crate::family::Family;
 use crate::packet::{PacketRead, PacketWrite};
-use crate::parse::{FragmentPart, Packet, Transport};
+use crate::parse::{Packet, Transport};
 use crate::wire::ip::{icmp_protocol, min_header_length, pseudo_header, write_header};
 use crate::wire::tcp::TcpFlags;
 use crate::wire::{ethernet, icmp, ip, ipv4, ipv6, tcp};
@@ -56,7 +56,7 @@ impl<F: Family> Refusal<F> {
         if !may_refuse(packet, parsed) {
             return None;
         }
-        let body = match parsed.transport {
+        let body = match parsed.transport() {
             Transport::Ports {
                 tcp_flags: Some(flags),
                 ..
@@ -208,7 +208,7 @@ impl Body {
 /// answered either: the answer would lack them.
 #[inline(always)]
 pub fn may_refuse<F: Family>(packet: &impl PacketRead, parsed: &Packet<F>) -> bool {
-    let has_answer = match parsed.transport {
+    let has_answer = match parsed.transport() {
         Transport::Ports { tcp_flags, .. } => {
             !tcp_flags.is_some_and(|flags| flags.contains(TcpFlags::RST))
         }
@@ -217,7 +217,7 @@ pub fn may_refuse<F: Family>(packet: &impl PacketRead, parsed: &Packet<F>) -> bo
         Transport::LaterFragment { .. } | Transport::IcmpError { .. } => false,
     };
     has_answer
-        && !matches!(parsed.fragment, FragmentPart::Later { .. })
+        && !parsed.fragment.is_later
         && parsed.l3 == ethernet::HEADER_LENGTH
         && !packet.read::<12>(0).is_none_or(ethernet::is_to_group)
         && is_one_host::<F>(parsed.source)

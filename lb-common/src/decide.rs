@@ -26,7 +26,7 @@ use crate::flows::{Found, Placed};
 use crate::id::Seconds;
 use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
-use crate::parse::{FragmentPart, Packet, TcpFlags, Transport};
+use crate::parse::{Packet, TcpFlags, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
@@ -241,13 +241,13 @@ fn without_ports<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    if let Transport::IcmpError { kind, quoted } = packet.transport {
+    if let Transport::IcmpError { kind, quoted } = packet.transport() {
         return error::decide(read, packet, (kind, quoted), seen, tables, workspace);
     }
     if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
         return unknown_address(packet, seen.hook, tables);
     }
-    match packet.transport {
+    match packet.transport() {
         Transport::LaterFragment { protocol } => {
             later_fragment(packet, protocol, seen, tables, workspace)
         }
@@ -264,14 +264,14 @@ fn settle<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
-    let Transport::Ports { tuple, tcp_flags } = packet.transport else {
+    let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
     if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
         return Step::done(unknown_address(packet, seen.hook, tables));
     }
-    if let FragmentPart::First { identification } = packet.fragment {
-        remember(&tuple, identification, seen.hook, tables);
+    if packet.fragment.is_part {
+        remember(&tuple, packet.fragment.identification, seen.hook, tables);
     }
     let event = event(tuple.protocol, tcp_flags);
     let step = established::settle(&tuple, event, seen, tables, workspace);
@@ -302,10 +302,7 @@ fn later_fragment<F: Family>(
     workspace: &mut Workspace<F>,
 ) -> Verdict {
     let &Sighting { hook, now } = seen;
-    let identification = match packet.fragment {
-        FragmentPart::Later { identification } => identification,
-        FragmentPart::Whole | FragmentPart::First { .. } => 0,
-    };
+    let identification = packet.fragment.identification;
     let (source, destination) = (packet.source, packet.destination);
     let key = FragmentKey::new::<F>(source, destination, identification, protocol, hook);
     if let Some(ports) = tables.fragment(&key) {
@@ -369,7 +366,7 @@ fn echo<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verd
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, packet.destination) {
-        AddressKind::Service { has_ready: true } if packet.fragment == FragmentPart::Whole => {
+        AddressKind::Service { has_ready: true } if !packet.fragment.is_part => {
             Verdict::new(Action::Echo, Reason::EchoReply)
         }
         AddressKind::Service { .. } => Verdict::refuse(Reason::NoEndpoints),

@@ -8,7 +8,7 @@
 use crate::family::Family;
 use crate::flow::{FlowTuple, Protocol};
 use crate::packet::PacketRead;
-use crate::parse::{FragmentPart, Packet, ParseError, Transport};
+use crate::parse::{Packet, ParseError};
 use crate::wire::icmp;
 use crate::wire::ip::IpHeader;
 
@@ -44,8 +44,8 @@ pub struct QuotedPacket<F: Family> {
 #[inline(always)]
 pub(crate) fn classify<F: Family>(
     packet: &impl PacketRead,
-    parsed: &Packet<F>,
-) -> Result<Transport<F>, ParseError> {
+    parsed: &mut Packet<F>,
+) -> Result<(), ParseError> {
     let message = parsed.l4.wrapping_add(icmp::HEADER_LENGTH);
     if message > parsed.end() {
         return Err(ParseError::TooShort);
@@ -53,7 +53,8 @@ pub(crate) fn classify<F: Family>(
     let [number] = packet.read::<1>(parsed.l4).ok_or(ParseError::TooShort)?;
     let kind = match (F::IS_V6, number) {
         (false, icmp::ECHO_REQUEST_V4) | (true, icmp::ECHO_REQUEST_V6) => {
-            return Ok(Transport::EchoRequest);
+            parsed.set_echo_request();
+            return Ok(());
         }
         (false, icmp::UNREACHABLE_V4) | (true, icmp::UNREACHABLE_V6) => ErrorKind::Unreachable,
         (true, icmp::TOO_BIG_V6) => ErrorKind::TooBig,
@@ -63,27 +64,15 @@ pub(crate) fn classify<F: Family>(
         }
         (false, icmp::REDIRECT_V4) => ErrorKind::Redirect,
         (true, icmp::REDIRECT_V6) => {
-            return Ok(match redirected(packet, parsed) {
-                Some(quoted) => Transport::IcmpError {
-                    kind: ErrorKind::Redirect,
-                    quoted,
-                },
-                None => other(parsed),
-            });
+            if let Some(quoted) = redirected(packet, parsed) {
+                parsed.set_error(ErrorKind::Redirect, quoted);
+            }
+            return Ok(());
         }
-        _ => return Ok(other(parsed)),
+        _ => return Ok(()),
     };
-    Ok(Transport::IcmpError {
-        kind,
-        quoted: message,
-    })
-}
-
-#[inline(always)]
-const fn other<F: Family>(parsed: &Packet<F>) -> Transport<F> {
-    Transport::Other {
-        protocol: parsed.protocol,
-    }
+    parsed.set_error(kind, message);
+    Ok(())
 }
 
 /// The quoted packet of an ICMPv6 redirect (RFC 4861 §4.5): in an option, of which the target's
@@ -119,7 +108,7 @@ pub fn parse_quoted<F: Family>(
         return Err(ParseError::TooShort);
     }
     let protocol = Protocol::from_number(header.protocol).ok_or(ParseError::NoPorts)?;
-    if matches!(header.fragment, FragmentPart::Later { .. }) {
+    if header.fragment.is_later {
         return Err(ParseError::NoPorts);
     }
     let [s0, s1, d0, d1] = packet.read::<4>(l4).ok_or(ParseError::TooShort)?;

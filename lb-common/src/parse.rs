@@ -76,6 +76,31 @@ pub enum FragmentPart {
     },
 }
 
+/// A [`FragmentPart`] as packets hold it: every field always set, since the kernel's verifier
+/// refuses to move what one variant of an enum leaves undefined.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Fragment {
+    /// Whether this is not all of its datagram.
+    pub is_part: bool,
+    /// Whether it is not the beginning.
+    pub is_later: bool,
+    /// What the datagram's fragments have in common, 0 for a whole one.
+    pub identification: u32,
+}
+
+impl Fragment {
+    /// The same as an enum.
+    #[inline(always)]
+    pub const fn part(self) -> FragmentPart {
+        let identification = self.identification;
+        match (self.is_part, self.is_later) {
+            (false, _) => FragmentPart::Whole,
+            (true, false) => FragmentPart::First { identification },
+            (true, true) => FragmentPart::Later { identification },
+        }
+    }
+}
+
 /// What follows the IP header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transport<F: Family> {
@@ -128,12 +153,94 @@ pub struct Packet<F: Family> {
     /// has at least this many.
     pub total_length: u32,
     /// Which part of a datagram this is.
-    pub fragment: FragmentPart,
-    /// What is at `l4`.
-    pub transport: Transport<F>,
+    pub fragment: Fragment,
+    /// What is at `l4`, and what it says: all of it always set, as in [`Fragment`].
+    contents: Contents,
+}
+
+/// Which [`Transport`] it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(u8)]
+enum Kind {
+    #[default]
+    Other = 0,
+    Ports = 1,
+    LaterFragment = 2,
+    EchoRequest = 3,
+    IcmpError = 4,
+}
+
+/// A [`Transport`], laid flat.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Contents {
+    kind: Kind,
+    protocol: Protocol,
+    tcp_flags: TcpFlags,
+    error: ErrorKind,
+    source_port: u16,
+    destination_port: u16,
+    quoted: u32,
+}
+
+impl Contents {
+    const OTHER: Self = Self {
+        kind: Kind::Other,
+        protocol: Protocol::Tcp,
+        tcp_flags: TcpFlags(0),
+        error: ErrorKind::Unreachable,
+        source_port: 0,
+        destination_port: 0,
+        quoted: 0,
+    };
 }
 
 impl<F: Family> Packet<F> {
+    /// What is at `l4`.
+    #[inline(always)]
+    pub const fn transport(&self) -> Transport<F> {
+        let contents = self.contents;
+        match contents.kind {
+            Kind::Ports => Transport::Ports {
+                tuple: FlowTuple {
+                    source: self.source,
+                    destination: self.destination,
+                    source_port: contents.source_port,
+                    destination_port: contents.destination_port,
+                    protocol: contents.protocol,
+                },
+                tcp_flags: match contents.protocol {
+                    Protocol::Tcp => Some(contents.tcp_flags),
+                    Protocol::Udp | Protocol::Sctp => None,
+                },
+            },
+            Kind::LaterFragment => Transport::LaterFragment {
+                protocol: contents.protocol,
+            },
+            Kind::EchoRequest => Transport::EchoRequest,
+            Kind::IcmpError => Transport::IcmpError {
+                kind: contents.error,
+                quoted: contents.quoted,
+            },
+            Kind::Other => Transport::Other {
+                protocol: self.protocol,
+            },
+        }
+    }
+
+    /// Makes it an echo request.
+    #[inline(always)]
+    pub(crate) const fn set_echo_request(&mut self) {
+        self.contents.kind = Kind::EchoRequest;
+    }
+
+    /// Makes it an ICMP error of this kind, which quotes a packet at offset `quoted`.
+    #[inline(always)]
+    pub(crate) const fn set_error(&mut self, kind: ErrorKind, quoted: u32) {
+        self.contents.kind = Kind::IcmpError;
+        self.contents.error = kind;
+        self.contents.quoted = quoted;
+    }
+
     /// Offset of the first byte after the IP payload.
     #[inline(always)]
     pub const fn end(&self) -> u32 {
@@ -143,13 +250,13 @@ impl<F: Family> Packet<F> {
     /// Whether its ports are in the packet.
     #[inline(always)]
     pub const fn has_ports(&self) -> bool {
-        matches!(self.transport, Transport::Ports { .. })
+        matches!(self.contents.kind, Kind::Ports)
     }
 
     /// Addresses and ports, where the packet has ports.
     #[inline(always)]
     pub const fn tuple(&self) -> Option<FlowTuple<F>> {
-        match self.transport {
+        match self.transport() {
             Transport::Ports { tuple, .. } => Some(tuple),
             _ => None,
         }
@@ -205,18 +312,17 @@ pub fn parse<F: Family>(packet: &impl PacketRead, l3: u32) -> Result<Packet<F>, 
         ttl: header.ttl,
         total_length,
         fragment: header.fragment,
-        transport: Transport::Other {
-            protocol: header.protocol,
-        },
+        contents: Contents::OTHER,
     };
-    let is_later = matches!(header.fragment, FragmentPart::Later { .. });
+    let is_later = header.fragment.is_later;
     match Protocol::from_number(header.protocol) {
-        Some(protocol) if is_later => parsed.transport = Transport::LaterFragment { protocol },
-        Some(protocol) => parsed.transport = ports(packet, &parsed, protocol)?,
-        None if header.protocol == icmp_protocol::<F>()
-            && matches!(header.fragment, FragmentPart::Whole) =>
-        {
-            parsed.transport = icmp::classify(packet, &parsed)?;
+        Some(protocol) if is_later => {
+            parsed.contents.kind = Kind::LaterFragment;
+            parsed.contents.protocol = protocol;
+        }
+        Some(protocol) => ports(packet, &mut parsed, protocol)?,
+        None if header.protocol == icmp_protocol::<F>() && !header.fragment.is_part => {
+            icmp::classify(packet, &mut parsed)?;
         }
         None => {}
     }
@@ -226,9 +332,9 @@ pub fn parse<F: Family>(packet: &impl PacketRead, l3: u32) -> Result<Packet<F>, 
 #[inline(always)]
 fn ports<F: Family>(
     packet: &impl PacketRead,
-    parsed: &Packet<F>,
+    parsed: &mut Packet<F>,
     protocol: Protocol,
-) -> Result<Transport<F>, ParseError> {
+) -> Result<(), ParseError> {
     // A first fragment that ends within the transport header is an attack (RFC 1858 §3).
     let needed = match protocol {
         Protocol::Tcp => tcp::MIN_HEADER_LENGTH,
@@ -238,25 +344,18 @@ fn ports<F: Family>(
     if parsed.l4.wrapping_add(needed) > parsed.end() {
         return Err(ParseError::TooShort);
     }
-    let (ports, tcp_flags) = if matches!(protocol, Protocol::Tcp) {
+    let contents = &mut parsed.contents;
+    let [s0, s1, d0, d1] = if matches!(protocol, Protocol::Tcp) {
         let [s0, s1, d0, d1, .., flags] =
             packet.read::<14>(parsed.l4).ok_or(ParseError::TooShort)?;
-        ([s0, s1, d0, d1], Some(TcpFlags(flags)))
+        contents.tcp_flags = TcpFlags(flags);
+        [s0, s1, d0, d1]
     } else {
-        (
-            packet.read::<4>(parsed.l4).ok_or(ParseError::TooShort)?,
-            None,
-        )
+        packet.read::<4>(parsed.l4).ok_or(ParseError::TooShort)?
     };
-    let [s0, s1, d0, d1] = ports;
-    Ok(Transport::Ports {
-        tuple: FlowTuple {
-            source: parsed.source,
-            destination: parsed.destination,
-            source_port: u16::from_be_bytes([s0, s1]),
-            destination_port: u16::from_be_bytes([d0, d1]),
-            protocol,
-        },
-        tcp_flags,
-    })
+    contents.kind = Kind::Ports;
+    contents.protocol = protocol;
+    contents.source_port = u16::from_be_bytes([s0, s1]);
+    contents.destination_port = u16::from_be_bytes([d0, d1]);
+    Ok(())
 }

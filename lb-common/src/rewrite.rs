@@ -13,7 +13,7 @@ use crate::family::Family;
 use crate::flow::{FlowTuple, Protocol};
 use crate::icmp::QuotedPacket;
 use crate::packet::{Frame, PacketRead as _, PacketWrite};
-use crate::parse::{FragmentPart, Packet};
+use crate::parse::Packet;
 use crate::wire::ip::write_addresses;
 use crate::wire::{icmp, tcp, udp};
 
@@ -146,7 +146,7 @@ pub fn apply<F: Family>(
     parsed: &Packet<F>,
     rewrite: &Rewrite<F>,
 ) -> Result<(), RewriteError> {
-    let is_later = matches!(parsed.fragment, FragmentPart::Later { .. });
+    let is_later = parsed.fragment.is_later;
     let changes_ports = rewrite.changes_ports() && !is_later;
     let protocol = rewrite.from.protocol;
     if changes_ports && matches!(protocol, Protocol::Sctp) {

@@ -264,4 +264,28 @@ impl<F: Family> Bucket for MapBucket<F> {
         // SAFETY: as above; the caller holds the slot's claim.
         unsafe { self.entry_word(slot, word).write_volatile(value) };
     }
+
+    #[inline(always)]
+    fn obscure(&self, value: u64, by: u64) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        {
+            let mut value = value;
+            // SAFETY: two operations on registers, the second of which undoes the first.
+            unsafe {
+                core::arch::asm!(
+                    "{0} ^= {1}",
+                    "{0} ^= {1}",
+                    inout(reg) value,
+                    in(reg) by,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            value
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            let _ = by;
+            value
+        }
+    }
 }

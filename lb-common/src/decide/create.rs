@@ -50,7 +50,7 @@ pub(super) fn choose<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
-    let Transport::Ports { tuple, tcp_flags } = packet.transport else {
+    let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
     let Some(frontend) = lookup::frontend(tables, &tuple) else {

@@ -34,6 +34,7 @@ use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, TRIES, compare
 use crate::conntrack::State;
 use crate::family::Family;
 use crate::flow::FlowEntry;
+use crate::hash;
 use crate::id::Seconds;
 
 /// An entry that was inserted.
@@ -104,6 +105,11 @@ enum Contest {
 const UNCONFIRMED: u32 = 1 << 20;
 const ENDED: u32 = 2 << 20;
 const FREE: u32 = 3 << 20;
+
+/// Bits of a rank that say which slot it is of.
+const SLOT_BITS: u32 = 3;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const _: () = assert!(SLOTS <= 1 << SLOT_BITS);
 
 impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Inserts `entry` in `state`, unless its key has a live entry.
@@ -240,19 +246,14 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         let Some(bucket) = self.buckets.bucket(index) else {
             return Survey::Full;
         };
-        let mut best = Vacancy {
-            location: Location {
-                bucket: index,
-                slot: 0,
-            },
-            control: Control::default(),
-            score: 0,
-        };
+        // Score and slot in one word, so that the better of two is the larger one.
+        let mut best = 0_u64;
+        let mut best_control = Control::default();
         for slot in 0..SLOTS {
             let control = Control(bucket.control(slot));
             let score = if control.is_free() {
                 // Each free slot makes the bucket emptier.
-                best.score.max(FREE).wrapping_add(1)
+                hash::lower(best >> SLOT_BITS).max(FREE).wrapping_add(1)
             } else if let Some(state) = control.state() {
                 let idle = control.age(now).0;
                 if !self.is_live(control, state, now) || state.is_closing() {
@@ -272,17 +273,26 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             } else {
                 0
             };
-            if score > best.score {
-                best.score = score;
-                best.control = control;
-                best.location.slot = slot;
+            let number = u64::try_from(slot).unwrap_or_default();
+            let rank = bucket.obscure(u64::from(score) << SLOT_BITS | number, control.0);
+            if rank > best {
+                best = rank;
+                best_control = control;
             }
+            best = bucket.obscure(best, control.0);
         }
-        if best.score == 0 {
-            Survey::Full
-        } else {
-            Survey::Vacant(best)
+        let score = hash::lower(best >> SLOT_BITS);
+        if score == 0 {
+            return Survey::Full;
         }
+        Survey::Vacant(Vacancy {
+            location: Location {
+                bucket: index,
+                slot: usize::try_from(best & SLOT_MASK).unwrap_or_default(),
+            },
+            control: best_control,
+            score,
+        })
     }
 
     /// Step 3, repeated while it is disturbed. Whether the candidate may be promoted.

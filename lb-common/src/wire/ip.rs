@@ -4,7 +4,7 @@ use crate::checksum::{Sum, update};
 use crate::family::Family;
 use crate::hash::lower;
 use crate::packet::{PacketRead, PacketWrite};
-use crate::parse::{FragmentPart, ParseError};
+use crate::parse::{Fragment, ParseError};
 use crate::wire::{icmp, ipv4, ipv6};
 
 /// Time to live of the packets that we make (RFC 1700).
@@ -30,7 +30,7 @@ pub struct IpHeader<F: Family> {
     /// has yet to cut (BIG TCP).
     pub has_open_length: bool,
     /// Which part of a datagram this is.
-    pub fragment: FragmentPart,
+    pub fragment: Fragment,
 }
 
 impl<F: Family> IpHeader<F> {
@@ -56,10 +56,10 @@ impl<F: Family> IpHeader<F> {
             header_length: header.header_length,
             total_length: u32::from(header.total_length),
             has_open_length: header.total_length == 0,
-            fragment: match (header.fragment_offset, header.has_more_fragments) {
-                (0, false) => FragmentPart::Whole,
-                (0, true) => FragmentPart::First { identification },
-                _ => FragmentPart::Later { identification },
+            fragment: Fragment {
+                is_part: header.fragment_offset != 0 || header.has_more_fragments,
+                is_later: header.fragment_offset != 0,
+                identification,
             },
         })
     }
@@ -80,20 +80,11 @@ impl<F: Family> IpHeader<F> {
             header_length: chain.length.wrapping_add(ipv6::HEADER_LENGTH),
             total_length: u32::from(header.payload_length).wrapping_add(ipv6::HEADER_LENGTH),
             has_open_length: header.payload_length == 0,
-            fragment: match chain.fragment {
-                // A fragment header alone makes no fragment (RFC 6946).
-                None
-                | Some(ipv6::FragmentHeader {
-                    offset: 0,
-                    has_more: false,
-                    ..
-                }) => FragmentPart::Whole,
-                Some(fragment) if fragment.offset == 0 => FragmentPart::First {
-                    identification: fragment.identification,
-                },
-                Some(fragment) => FragmentPart::Later {
-                    identification: fragment.identification,
-                },
+            // A fragment header alone makes no fragment (RFC 6946): then both are false.
+            fragment: Fragment {
+                is_part: chain.fragment.offset != 0 || chain.fragment.has_more,
+                is_later: chain.fragment.offset != 0,
+                identification: chain.fragment.identification,
             },
         })
     }

@@ -89,9 +89,9 @@ pub struct Chain {
     pub protocol: u8,
     /// Bytes of the extension headers before it.
     pub length: u32,
-    /// The fragment header, if there was one. After that of a later fragment nothing is walked:
+    /// The fragment header; all zeros if there was none. After that of a later fragment nothing is walked:
     /// what follows is the middle of something.
-    pub fragment: Option<FragmentHeader>,
+    pub fragment: FragmentHeader,
 }
 
 /// Walks the extension headers at `offset`, the first of which has the number `next_header`.
@@ -100,7 +100,11 @@ pub fn walk(packet: &impl PacketRead, offset: u32, next_header: u8) -> Result<Ch
     let mut chain = Chain {
         protocol: next_header,
         length: 0,
-        fragment: None,
+        fragment: FragmentHeader {
+            identification: 0,
+            has_more: false,
+            offset: 0,
+        },
     };
     for _ in 0..ROUNDS {
         if !is_extension(chain.protocol) {
@@ -119,7 +123,7 @@ pub fn walk(packet: &impl PacketRead, offset: u32, next_header: u8) -> Result<Ch
                     has_more: position & 1 != 0,
                     offset: position >> 3,
                 };
-                chain.fragment = Some(fragment);
+                chain.fragment = fragment;
                 if fragment.offset != 0 {
                     chain.protocol = next;
                     chain.length = chain.length.wrapping_add(8);

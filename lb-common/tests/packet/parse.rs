@@ -22,7 +22,7 @@ fn finds_the_tuple<F: Family>(protocol: Protocol) {
     let Transport::Ports {
         tuple: found,
         tcp_flags,
-    } = packet.transport
+    } = packet.transport()
     else {
         panic!("{packet:?}");
     };
@@ -30,7 +30,7 @@ fn finds_the_tuple<F: Family>(protocol: Protocol) {
     let is_tcp = protocol == Protocol::Tcp;
     assert_eq!(tcp_flags, is_tcp.then_some(TcpFlags::ACK));
     assert_eq!((packet.l3, packet.ttl), (14, 64));
-    assert_eq!(packet.fragment, FragmentPart::Whole);
+    assert_eq!(packet.fragment.part(), FragmentPart::Whole);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn ipv6_extension_headers_are_walked() {
     assert_eq!(found.l4, 54 + 8 + 16 + 8 + 12 + 8);
     assert_eq!(found.tuple(), Some(tuple(Protocol::Tcp)));
     assert_eq!(
-        found.fragment,
+        found.fragment.part(),
         FragmentPart::Whole,
         "an atomic fragment is whole"
     );
@@ -169,7 +169,7 @@ fn a_source_routed_packet_is_not_for_its_destination_yet() {
         .extension(43, &[0, 4, 1, 0, 0, 0, 0])
         .build();
     let packet = parsed::<V6>(&frame).unwrap();
-    assert_eq!(packet.transport, Transport::Other { protocol: 43 });
+    assert_eq!(packet.transport(), Transport::Other { protocol: 43 });
 }
 
 fn fragments_are_told_apart<F: Family>(protocol: Protocol) {
@@ -182,12 +182,15 @@ fn fragments_are_told_apart<F: Family>(protocol: Protocol) {
         .map(|frame| parsed::<F>(frame).unwrap())
         .collect();
     let identification = 0x4321;
-    assert_eq!(parts[0].fragment, FragmentPart::First { identification });
+    assert_eq!(
+        parts[0].fragment.part(),
+        FragmentPart::First { identification }
+    );
     assert_eq!(parts[0].tuple(), Some(tuple(protocol)));
     assert!(parts.len() > 2);
     for part in &parts[1..] {
-        assert_eq!(part.fragment, FragmentPart::Later { identification });
-        assert_eq!(part.transport, Transport::LaterFragment { protocol });
+        assert_eq!(part.fragment.part(), FragmentPart::Later { identification });
+        assert_eq!(part.transport(), Transport::LaterFragment { protocol });
     }
 }
 
@@ -207,7 +210,7 @@ fn errors_are_told_apart<F: Family>(kinds: &[(u8, ErrorKind)]) {
             let packet = packets::icmp(router, client, [number, 0], [0; 4]).payload(&quoted[14..]);
             let mut frame = packet.build();
             let packet = parsed::<F>(&frame).unwrap();
-            let Transport::IcmpError { kind, quoted } = packet.transport else {
+            let Transport::IcmpError { kind, quoted } = packet.transport() else {
                 panic!("{packet:?}");
             };
             assert_eq!(kind, expected);
@@ -242,7 +245,7 @@ fn a_short_quote_has_no_tuple<F: Family>(_: Protocol) {
         let mut frame = packets::time_exceeded(router, client, &quoted, length).build();
         frame.extend([0xff; 60]);
         let packet = parsed::<F>(&frame).unwrap();
-        let Transport::IcmpError { quoted, .. } = packet.transport else {
+        let Transport::IcmpError { quoted, .. } = packet.transport() else {
             panic!("{packet:?}");
         };
         let quoted = parse_quoted::<F>(&Frame(&mut frame), &packet, quoted);
@@ -276,7 +279,7 @@ fn an_icmpv6_redirect_quotes_in_an_option() {
         let Transport::IcmpError {
             kind: ErrorKind::Redirect,
             quoted,
-        } = packet.transport
+        } = packet.transport()
         else {
             panic!("{packet:?}");
         };
@@ -289,7 +292,7 @@ fn echo_is_told_apart<F: Family>(_: Protocol) {
     let (client, service) = (ip::<F>(address::<F>(1)), ip::<F>(address::<F>(2)));
     let request = packets::echo_request(client, service);
     assert_eq!(
-        parsed::<F>(&request.build()).unwrap().transport,
+        parsed::<F>(&request.build()).unwrap().transport(),
         Transport::EchoRequest
     );
     let protocol = if F::IS_V6 { 58 } else { 1 };
@@ -298,7 +301,7 @@ fn echo_is_told_apart<F: Family>(_: Protocol) {
         request.fragments(8).remove(0),
     ] {
         let packet = parsed::<F>(&frame).unwrap();
-        assert_eq!(packet.transport, Transport::Other { protocol });
+        assert_eq!(packet.transport(), Transport::Other { protocol });
     }
 }
 

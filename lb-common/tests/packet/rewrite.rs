@@ -58,11 +58,24 @@ impl PacketRead for KernelModel<'_> {
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.read(offset)
     }
+
+    fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]> {
+        self.0.read_padded(offset, length)
+    }
 }
 
 impl PacketWrite for KernelModel<'_> {
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
         self.0.write(offset, bytes)
+    }
+
+    fn write_first<const N: usize>(
+        &mut self,
+        offset: u32,
+        bytes: &[u8; N],
+        length: u32,
+    ) -> Option<()> {
+        self.0.write_first(offset, bytes, length)
     }
 }
 
@@ -118,7 +131,7 @@ fn error_equals_building<F: Family>(
     };
     let mut frame = error(&outer.from, &quoted.from);
     let packet = parsed::<F>(&frame).unwrap();
-    let Transport::IcmpError { quoted: offset, .. } = packet.transport else {
+    let Transport::IcmpError { quoted: offset, .. } = packet.transport() else {
         panic!("{packet:?}");
     };
     let inner = parse_quoted::<F>(&Frame(&mut frame), &packet, offset).unwrap();

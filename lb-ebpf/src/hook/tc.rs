@@ -173,7 +173,7 @@ fn translate_error<F: Family>(
     let Some(error) = workspace.error() else {
         return false;
     };
-    let Transport::IcmpError { quoted, .. } = parsed.transport else {
+    let Transport::IcmpError { quoted, .. } = parsed.transport() else {
         return false;
     };
     let mut packet = Skb::new(skb);

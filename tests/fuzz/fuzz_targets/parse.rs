@@ -36,7 +36,7 @@ fn check<F: Family>(mut bytes: Vec<u8>, l3: u32) {
         assert_eq!(answered.source, parsed.destination);
         assert_eq!(answered.destination, parsed.source);
     }
-    match parsed.transport {
+    match parsed.transport() {
         Transport::Ports { tuple, .. } => {
             let mut to = tuple.reverse();
             if tuple.protocol == Protocol::Sctp {
