@@ -13,6 +13,3 @@ pub mod privilege;
 pub mod probe;
 pub mod scenario;
 pub mod traffic;
-
-/// The Debian packages that the lab and the tests on it need.
-pub const DEBIAN_PACKAGES: &[&str] = &["iproute2", "nftables"];

@@ -11,13 +11,10 @@ use crate::process;
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Programs that the lab calls.
-const PROGRAMS: [Need; 6] = [
+const PROGRAMS: [Need; 3] = [
     Need::program("ip", "iproute2"),
     Need::program("tc", "iproute2"),
     Need::program("nft", "nftables"),
-    Need::program("iptables", "iptables"),
-    Need::program("ping", "iputils-ping"),
-    Need::program("sysctl", "procps"),
 ];
 
 /// Installs what the lab needs and mounts bpffs; says what it did.

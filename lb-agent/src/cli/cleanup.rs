@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::{Output, Places};
 use super::error::{CliError, while_doing};
 use super::output::{Printer, own_document, show_once};
-use crate::dataplane::bpffs::{is_version, parse_link_name, read_dir_or_empty};
+use crate::dataplane::bpffs::{PinPaths, is_version, parse_link_name, read_dir_or_empty};
 use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
 use crate::lock::Lock;
@@ -202,17 +202,18 @@ fn remove(removal: &RemovalView) -> io::Result<()> {
     }
 }
 
-/// Removes our filters from the device that `mark` is named after, then the mark.
+/// Undoes what was done at the device that `mark` is named after: `<version>/clsact/<ifindex>`.
 fn remove_filter(mark: &Path) -> io::Result<()> {
     let interface = mark
         .file_name()
         .and_then(|name| name.to_str()?.parse().ok())
         .ok_or(io::ErrorKind::InvalidInput)?;
-    clsact::detach(interface)?;
-    for entry in read_dir_or_empty(mark)? {
-        fs::remove_dir(entry?.path())?;
-    }
-    fs::remove_dir(mark)
+    let paths = mark
+        .ancestors()
+        .nth(2)
+        .and_then(PinPaths::of_version)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    clsact::remove(&paths, interface)
 }
 
 /// Whether a directory stays because something that is not ours is in it, or it is a mount point.

@@ -41,6 +41,14 @@ impl PinPaths {
         }
     }
 
+    /// The paths of the version whose directory is `version`, which may be another than ours.
+    pub fn of_version(version: &Path) -> Option<Self> {
+        Some(Self {
+            root: version.parent()?.to_owned(),
+            version: version.to_owned(),
+        })
+    }
+
     /// The pin directory.
     pub fn root(&self) -> &Path {
         &self.root

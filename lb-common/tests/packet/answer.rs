@@ -1,3 +1,5 @@
+//! Answers are packets that their receiver accepts, and nothing is answered that must not be.
+
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Protocol};

@@ -1,3 +1,5 @@
+//! The parser finds what the builder put in, at every length, and refuses contradictions.
+
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::Protocol;
 use lb_common::icmp::{ErrorKind, parse_quoted};

@@ -1,3 +1,5 @@
+//! A rewritten packet is, byte for byte, the one that would have been built.
+
 use lb_common::checksum::{Sum, update};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Protocol};

@@ -1,3 +1,5 @@
+//! The model joins, replaces and forgets what events say, whatever their order.
+
 use std::net::Ipv4Addr;
 
 use lb_common::flow::Protocol;

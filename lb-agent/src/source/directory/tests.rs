@@ -1,3 +1,5 @@
+//! The source follows a real directory.
+
 use std::fs;
 use std::path::Path;
 

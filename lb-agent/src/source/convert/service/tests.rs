@@ -1,3 +1,5 @@
+//! What of a Service is kept, left out silently, or reported.
+
 use lb_common::flow::Protocol;
 use serde_json::{Value, json};
 

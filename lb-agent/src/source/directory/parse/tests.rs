@@ -1,3 +1,5 @@
+//! Documents and lists become objects; what is broken is reported with its place.
+
 use super::*;
 
 const SERVICE: &str = "\

@@ -1,3 +1,5 @@
+//! Scans tell what changed in a directory, and keep what is broken as it was.
+
 use super::*;
 use crate::model::index::Model;
 use crate::model::name::ObjectName;
