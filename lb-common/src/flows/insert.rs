@@ -29,7 +29,7 @@
 //! Positions are ordered by bucket, then slot. A slot that somebody freed and others claimed again
 //! has another sequence number, so a compare-and-swap for the old entry fails.
 
-use super::{Bucket as _, Buckets, Control, Timeouts};
+use super::{Bucket as _, Buckets, Control, INSERTION_TRIES, Timeouts};
 use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
