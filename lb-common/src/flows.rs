@@ -35,8 +35,13 @@ use layout::{KeyWords, Value};
 /// grows with every word that is looked at, and the algorithm knows only first, own and others.
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
 
-/// Tries of an operation that other processors may disturb.
-const TRIES: u32 = 1;
+/// Tries of a change that other processors may disturb.
+const TRIES: u32 = 4;
+
+/// Tries of an insertion, of its contest and of finding the winner. The kernel's verifier follows
+/// each of them through sixteen slots, so there is one: who is disturbed drops the packet, and the
+/// sender's next one settles it.
+const INSERTION_TRIES: u32 = 1;
 
 /// One bucket of the flow table: [`SLOTS`] control words, then as many entries.
 ///

@@ -29,8 +29,8 @@
 //! Positions are ordered by bucket, then slot. A slot that somebody freed and others claimed again
 //! has another sequence number, so a compare-and-swap for the old entry fails.
 
-use super::{Bucket as _, Buckets, Control, Timeouts};
-use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, TRIES, compare, free, layout};
+use super::{Bucket as _, Buckets, Control, INSERTION_TRIES, Timeouts};
+use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
 use crate::flow::FlowEntry;
@@ -139,7 +139,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         placed: &mut Placed,
     ) -> Placement {
         let probe = self.probe(&entry.key);
-        for _ in 0..TRIES {
+        for _ in 0..INSERTION_TRIES {
             match self.survey(&probe, now) {
                 Survey::Full => return Placement::Full,
                 Survey::Present => {
@@ -191,7 +191,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         now: Seconds,
         placed: &mut Placed,
     ) -> Placement {
-        for _ in 0..TRIES {
+        for _ in 0..INSERTION_TRIES {
             if let Some((location, control, _)) = self.locate(probe, now) {
                 return self.compare_with(entry, location, control, placed);
             }
@@ -298,7 +298,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Step 3, repeated while it is disturbed. Whether the candidate may be promoted.
     #[inline(always)]
     fn win(&self, probe: &Probe, own: Location, now: Seconds) -> bool {
-        for _ in 0..TRIES {
+        for _ in 0..INSERTION_TRIES {
             match self.contest_buckets(probe, own, now) {
                 Contest::Won => return true,
                 Contest::Lost => return false,
