@@ -43,7 +43,7 @@ mod tests {
         }
         assert_eq!(answered, BURST);
         for step in 1..=10_000 {
-            let (allowed, next) = take(bucket, start + step * COST_NANOS / 2);
+            let (allowed, next) = take(bucket, start + ((step * COST_NANOS) >> 1));
             bucket = next;
             answered += u64::from(allowed);
         }

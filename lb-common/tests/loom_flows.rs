@@ -96,7 +96,9 @@ fn check(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
     builder.check(test);
 }
 
-/// Inserts one key from several threads, each with its own backend; all agree on one of them.
+/// Inserts one key from several threads, each with its own backend: at most one of them succeeds,
+/// who finds an entry finds that one, and whoever comes later, alone, is told how it ended. All may
+/// lose where they disturb each other: their packets are dropped, and sent again.
 fn insert_from_all(memory: &Memory, inserters: u8) {
     let threads: Vec<_> = (1..inserters)
         .map(|backend| {
@@ -107,38 +109,44 @@ fn insert_from_all(memory: &Memory, inserters: u8) {
     let mut outcomes = vec![memory.insert(&entry(1, inserters))];
     outcomes.extend(threads.into_iter().map(|thread| thread.join().unwrap()));
 
-    let found = memory
-        .table()
-        .lookup(&entry(1, 0).key, NOW)
-        .expect("somebody wins");
-    assert_eq!(memory.published(&entry(1, 0)), 1);
+    let found = memory.table().lookup(&entry(1, 0).key, NOW);
     let mut winners = 0;
     for outcome in outcomes {
         match outcome {
             Insertion::Inserted(placed) => {
                 winners += 1;
-                assert_eq!(placed.location, found.location);
+                assert_eq!(Some(placed.location), found.map(|found| found.location));
             }
-            Insertion::Exists(existing) => assert_eq!(existing.entry, found.entry),
+            Insertion::Exists(existing) => {
+                assert_eq!(Some(existing.entry), found.map(|found| found.entry));
+            }
             // No slot was left, or the winner is slow.
             Insertion::Contended | Insertion::Full => {}
         }
     }
-    assert_eq!(winners, 1);
+    assert_eq!(winners, usize::from(found.is_some()));
+    assert_eq!(memory.published(&entry(1, 0)), winners);
+
+    match (memory.insert(&entry(1, 0)), found) {
+        (Insertion::Inserted(_), None) => {}
+        (Insertion::Exists(existing), Some(found)) => assert_eq!(existing.entry, found.entry),
+        other => panic!("nothing was left to settle: {other:?}"),
+    }
+    assert_eq!(memory.published(&entry(1, 0)), 1);
 }
 
 #[test]
-fn of_two_inserters_of_a_key_one_wins() {
+fn of_two_inserters_of_a_key_at_most_one_wins() {
     check(3, || insert_from_all(&Memory::new(1), 2));
 }
 
 #[test]
-fn of_two_inserters_of_a_key_one_wins_across_buckets() {
+fn of_two_inserters_of_a_key_at_most_one_wins_across_buckets() {
     check(2, || insert_from_all(&Memory::new(2), 2));
 }
 
 #[test]
-fn of_three_inserters_of_a_key_one_wins() {
+fn of_three_inserters_of_a_key_at_most_one_wins() {
     check(2, || insert_from_all(&Memory::new(1), 3));
 }
 
