@@ -1,6 +1,6 @@
 //! The devices of this network namespace and what each is to the datapath.
 //!
-//! Roles are found, not configured: [`classify`] is a pure function of what rtnetlink tells
+//! Roles are found, not configured: [`classify()`] is a pure function of what rtnetlink tells
 //! ([`watch`]) and of the Node's addresses.
 
 pub mod classify;

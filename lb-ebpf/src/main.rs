@@ -16,6 +16,10 @@
     clippy::panic,
     clippy::unwrap_used
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's entries are given their context by value"
+)]
 
 mod atomic;
 mod clock;
@@ -34,13 +38,13 @@ use lb_common::flow::Hook;
 
 /// What a workload sends: host side of its veth, tcx ingress.
 #[classifier]
-pub fn lb_workload_ingress(ctx: TcContext) -> i32 {
+fn lb_workload_ingress(ctx: TcContext) -> i32 {
     hook::tc::run(ctx.skb.skb, Hook::Ingress)
 }
 
 /// What a workload receives: host side of its veth, tcx egress.
 #[classifier]
-pub fn lb_workload_egress(ctx: TcContext) -> i32 {
+fn lb_workload_egress(ctx: TcContext) -> i32 {
     hook::tc::run(ctx.skb.skb, Hook::Egress)
 }
 
@@ -51,6 +55,6 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+const fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
