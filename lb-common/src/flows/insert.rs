@@ -1,4 +1,5 @@
-//! Insertion: exactly one of those who insert a key at the same time succeeds, the others adopt.
+//! Insertion: at most one of those who insert a key at the same time succeeds; the others adopt its
+//! entry, or give up where it is not settled yet.
 //!
 //! 1. **Claim** a slot of either bucket by compare-and-swap and write the entry.
 //! 2. **Publish** it as a *candidate*, which readers ignore, by a compare-and-swap that is a full
