@@ -50,30 +50,34 @@ impl Skb {
         if offset > DIRECT_LIMIT {
             return None;
         }
+        // Changes nothing. A kernel before 6.3 forgets the comparison if the compiler had put the
+        // offset on the stack before it, and fetches it from there.
+        let offset = pinned(offset as usize) & DIRECT_LIMIT as usize;
         // SAFETY: the context is valid as long as the program runs.
-        let start = pinned(unsafe { (*self.skb).data } as usize + offset as usize);
+        let start = pinned(unsafe { (*self.skb).data } as usize + offset);
         // SAFETY: as above.
         let end = unsafe { (*self.skb).data_end } as usize;
         (start + N <= end).then_some(start as *mut [u8; N])
     }
 }
 
-/// The same pointer, of which the compiler knows nothing: it would else compute it a second time
-/// after the comparison, and to the verifier the result of another addition is another pointer.
+/// The same number or pointer, of which the compiler knows nothing: it would else leave out a mask
+/// that only the verifier needs, or compute a pointer a second time after the comparison, and to
+/// the verifier the result of another addition is another pointer.
 #[inline(always)]
-fn pinned(pointer: usize) -> usize {
+fn pinned(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
-        let mut pointer = pointer;
+        let mut value = value;
         // SAFETY: a register is copied onto itself. (Nothing at all would do, but for the line
         // information, of which there must not be two entries for one instruction.)
         unsafe {
-            core::arch::asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+            core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags));
         }
-        pointer
+        value
     }
     #[cfg(not(target_arch = "bpf"))]
-    pointer
+    value
 }
 
 impl PacketRead for Skb {
