@@ -123,6 +123,7 @@ impl State {
 
 /// What a packet means to its flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
 pub enum Event {
     /// TCP SYN without ACK.
     Syn,
@@ -161,9 +162,22 @@ impl Event {
         Self::SctpOther,
     ];
 
-    /// The event of a segment whose header has these `flags` (RFC 9293 §3.1: byte 13).
+    /// The event of a segment whose header has these `flags` (RFC 9293 §3.1: byte 13). Looked up,
+    /// for the reason that [`step`] gives.
     #[inline(always)]
-    pub const fn tcp(flags: u8) -> Self {
+    pub fn tcp(flags: u8) -> Self {
+        let index = usize::from(flags & 0x1f);
+        TCP_EVENTS.get(index).copied().unwrap_or(Self::NoFlags)
+    }
+
+    /// The number, below 16.
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "the discriminant; From is not const")]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    const fn tcp_by_rule(flags: u8) -> Self {
         const FIN: u8 = 1;
         const SYN: u8 = 2;
         const RST: u8 = 4;
@@ -201,6 +215,25 @@ impl Event {
     }
 }
 
+/// [`Event::tcp`] of the five flags that matter, and PSH between them.
+static TCP_EVENTS: [Event; 32] = tcp_events();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "at compile time, where a wrong index is an error"
+)]
+#[expect(clippy::arithmetic_side_effects, reason = "at compile time, likewise")]
+#[expect(clippy::as_conversions, reason = "below 32; From is not const")]
+const fn tcp_events() -> [Event; 32] {
+    let mut table = [Event::NoFlags; 32];
+    let mut flags = 0_u8;
+    while flags < 32 {
+        table[flags as usize] = Event::tcp_by_rule(flags);
+        flags += 1;
+    }
+    table
+}
+
 /// The state in which a flow begins whose first packet, from the client, means `event`. TCP without
 /// SYN is a flow that this table has lost, or never had: it is taken up, unconfirmed.
 #[inline(always)]
@@ -224,15 +257,62 @@ pub const fn begins_anew(state: State, event: Event) -> bool {
 
 /// The state after a packet that travels in `direction` and means `event`. A packet that makes no
 /// sense leaves the flow as it is.
+///
+/// Looked up, not decided: to the kernel's verifier every branch on a state or an event is another
+/// program to follow, and there are 390 of them. The table is made from the rules below.
 #[inline(always)]
-pub const fn step(state: State, direction: Direction, event: Event) -> State {
+pub fn step(state: State, direction: Direction, event: Event) -> State {
+    let table = match direction {
+        Direction::Original => &STEPS_ORIGINAL,
+        Direction::Reply => &STEPS_REPLY,
+    };
+    let index = event.number() << 4 | state.number();
+    let next = usize::try_from(index)
+        .ok()
+        .and_then(|index| table.get(index));
+    next.copied().unwrap_or(state)
+}
+
+/// Entries of a table of steps, by event and state. Far more than there are events: the verifier
+/// does not know that a byte which holds an event is below ten, and any byte must be a valid index.
+const STEPS: usize = 256 << 4;
+static STEPS_ORIGINAL: [State; STEPS] = steps(Direction::Original);
+static STEPS_REPLY: [State; STEPS] = steps(Direction::Reply);
+
+/// [`step_by_rule`] of every event and state; entries of numbers that are none are never read.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "at compile time, where a wrong index is an error"
+)]
+#[expect(clippy::arithmetic_side_effects, reason = "at compile time, likewise")]
+#[expect(
+    clippy::as_conversions,
+    reason = "numbers of four bits; From is not const"
+)]
+const fn steps(direction: Direction) -> [State; STEPS] {
+    let mut table = [State::SynSent; STEPS];
+    let mut state = 0;
+    while state < State::ALL.len() {
+        let mut event = 0;
+        while event < Event::ALL.len() {
+            let (before, packet) = (State::ALL[state], Event::ALL[event]);
+            let index = (packet.number() << 4 | before.number()) as usize;
+            table[index] = step_by_rule(before, direction, packet);
+            event += 1;
+        }
+        state += 1;
+    }
+    table
+}
+
+/// The rules.
+const fn step_by_rule(state: State, direction: Direction, event: Event) -> State {
     match direction {
         Direction::Original => step_original(state, event),
         Direction::Reply => step_reply(state, event),
     }
 }
 
-#[inline(always)]
 const fn step_original(state: State, event: Event) -> State {
     use State as S;
     match (state, event) {
@@ -259,7 +339,6 @@ const fn step_original(state: State, event: Event) -> State {
     }
 }
 
-#[inline(always)]
 const fn step_reply(state: State, event: Event) -> State {
     use State as S;
     match (state, event) {

@@ -396,7 +396,7 @@ fn refuse_address<F: Family>(address: F::Address, tables: &impl Tables) -> Verdi
 
 /// What a packet means to its flow. Of SCTP only addresses and ports are looked at.
 #[inline(always)]
-const fn event(protocol: Protocol, tcp_flags: Option<TcpFlags>) -> Event {
+fn event(protocol: Protocol, tcp_flags: Option<TcpFlags>) -> Event {
     match (protocol, tcp_flags) {
         (Protocol::Tcp, Some(flags)) => Event::tcp(flags.0),
         (Protocol::Tcp, None) => Event::NoFlags,
