@@ -10,6 +10,19 @@
     target_arch = "bpf",
     expect(internal_features, reason = "core has no compare-and-swap on BPF")
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers take i32 and u32 where Rust has usize and i64; every value here is small"
+)]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "functions that are checked by themselves take memory as bytes; who calls them passes the type"
+)]
+#![expect(
+    clippy::missing_const_for_fn,
+    reason = "what is an instruction in the kernel is an empty body on the host, where this is linted"
+)]
 #![deny(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -39,7 +39,10 @@ impl Skb {
         let length = self.length();
         let wanted = if length < PULL { length } else { PULL };
         // SAFETY: the context is valid as long as the program runs.
-        let linear = unsafe { (*self.skb).data_end.wrapping_sub((*self.skb).data) };
+        let start = unsafe { (*self.skb).data };
+        // SAFETY: as above.
+        let end = unsafe { (*self.skb).data_end };
+        let linear = end.wrapping_sub(start);
         // SAFETY: the helper changes the packet, of which no pointer is held.
         linear < wanted && unsafe { bpf_skb_pull_data(self.skb, wanted) } == 0
     }

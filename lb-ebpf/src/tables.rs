@@ -127,7 +127,7 @@ impl Tables for KernelTables {
     fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
         // An LRU map always finds room; a failure means a lost datagram, which is counted when its
         // next fragment is dropped.
-        let _ = maps::FRAGMENTS.insert(key, &ports, 0);
+        maps::FRAGMENTS.insert(key, ports, 0).unwrap_or_default();
     }
 
     #[inline(always)]
