@@ -83,6 +83,14 @@ fn pinned(value: usize) -> usize {
     value
 }
 
+/// `length`, if it is 1 to `N`, in a way that shows it to the verifier of every kernel: before 6.8
+/// it learns from "is not 0" nothing about the least value.
+#[inline(always)]
+fn from_one_to<const N: usize>(length: u32) -> Option<u32> {
+    let less = pinned(length.wrapping_sub(1) as usize);
+    (less < N).then(|| less as u32 + 1)
+}
+
 impl PacketRead for Skb {
     #[inline(always)]
     fn length(&self) -> u32 {
@@ -100,9 +108,7 @@ impl PacketRead for Skb {
     #[inline(always)]
     fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        if length == 0 || length > N as u32 {
-            return None;
-        }
+        let length = from_one_to::<N>(length)?;
         // SAFETY: the helper checks the offset and writes `length` bytes, which `bytes` has.
         let result = unsafe {
             bpf_skb_load_bytes(self.skb.cast(), offset, bytes.as_mut_ptr().cast(), length)
@@ -128,9 +134,7 @@ impl PacketWrite for Skb {
         bytes: &[u8; N],
         length: u32,
     ) -> Option<()> {
-        if length == 0 || length > N as u32 {
-            return None;
-        }
+        let length = from_one_to::<N>(length)?;
         // SAFETY: the helper checks the offset and reads `length` bytes, which `bytes` has.
         let result =
             unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), length, 0) };

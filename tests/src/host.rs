@@ -1,0 +1,202 @@
+//! One packet's way on the host: what the kernel program does, over bytes in memory.
+//!
+//! Like `tables`, this file is also part of the fuzz targets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use lb_common::answer::{Refusal, answer_echo};
+use lb_common::conntrack::State;
+use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
+use lb_common::family::{Family, V4, V6};
+use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Protocol};
+use lb_common::flows::{Buckets, Location, SLOTS, Slot};
+use lb_common::icmp;
+use lb_common::id::Seconds;
+use lb_common::packet::Frame;
+use lb_common::parse::{Packet, ParseError, Transport, parse, parse_link};
+use lb_common::rewrite;
+use lb_common::tables::{Tables as _, flow_table};
+use lb_common::verdict::Reason;
+
+use crate::tables::MemoryTables;
+
+/// What a program tells the kernel to do with a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Code {
+    /// The next program, and then the kernel, have it.
+    Next,
+    /// It ends here.
+    Drop,
+    /// It goes back out of the device.
+    Redirect,
+}
+
+/// How a packet ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// What the program returns.
+    pub code: Code,
+    /// Why.
+    pub reason: Reason,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// Runs one packet through the decision and does what it says.
+pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> Ended {
+    let mut frame = frame.to_vec();
+    let seen = Sighting { hook, now };
+    let (code, reason) = match parse_link(&Frame(&mut frame)) {
+        Ok(link) if link.is_v6 => family::<V6>(tables, &seen, &mut frame, link.l3),
+        Ok(link) => family::<V4>(tables, &seen, &mut frame, link.l3),
+        Err(ParseError::NotIp) => (Code::Next, Reason::NotIp),
+        Err(_) => (Code::Next, Reason::Malformed),
+    };
+    Ended {
+        code,
+        reason,
+        frame,
+    }
+}
+
+fn family<F: Family>(
+    tables: &MemoryTables,
+    seen: &Sighting,
+    frame: &mut Vec<u8>,
+    l3: u32,
+) -> (Code, Reason) {
+    let Ok(packet) = parse::<F>(&Frame(frame), l3) else {
+        return (Code::Next, Reason::Malformed);
+    };
+    let mut workspace = Workspace::<F>::default();
+    let verdict = decide(&Frame(frame), &packet, seen, &tables, &mut workspace);
+    let is_changed = match verdict.action {
+        Action::Pass => return (Code::Next, verdict.reason),
+        Action::Drop => return (Code::Drop, verdict.reason),
+        Action::Refuse => return refuse(frame, &packet, verdict),
+        Action::Echo => {
+            return match answer_echo(&mut Frame(frame), &packet) {
+                Some(()) => (Code::Redirect, Reason::EchoReply),
+                None => (Code::Drop, Reason::RewriteFailed),
+            };
+        }
+        Action::Translate => workspace
+            .rewrite()
+            .is_some_and(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite).is_ok()),
+        Action::TranslateError => translate_error(frame, &packet, &workspace),
+    };
+    if is_changed {
+        (Code::Next, verdict.reason)
+    } else {
+        (Code::Drop, Reason::RewriteFailed)
+    }
+}
+
+fn refuse<F: Family>(frame: &mut Vec<u8>, packet: &Packet<F>, verdict: Verdict) -> (Code, Reason) {
+    let Some(refusal) = Refusal::<F>::new(&Frame(frame), packet) else {
+        return (Code::Drop, Reason::RefusalSuppressed);
+    };
+    let length = usize::try_from(refusal.length()).expect("a usize has 32 bits");
+    frame.resize(length, 0);
+    match refusal.write(&mut Frame(frame)) {
+        Some(()) => (Code::Redirect, verdict.reason),
+        None => (Code::Drop, Reason::RewriteFailed),
+    }
+}
+
+fn translate_error<F: Family>(
+    frame: &mut [u8],
+    packet: &Packet<F>,
+    workspace: &Workspace<F>,
+) -> bool {
+    let (Some(error), Transport::IcmpError { quoted, .. }) =
+        (workspace.error(), packet.transport())
+    else {
+        return false;
+    };
+    let quote = icmp::parse_quoted(&Frame(frame), packet, quoted);
+    quote.is_ok_and(|quote| rewrite::apply_error(&mut Frame(frame), packet, &quote, error).is_ok())
+}
+
+/// Every published entry of both flow tables, one line each.
+pub fn flows(tables: &MemoryTables) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    list::<V4>(tables, &mut lines);
+    list::<V6>(tables, &mut lines);
+    lines
+}
+
+fn list<F: Family>(tables: &MemoryTables, lines: &mut BTreeSet<String>) {
+    let table = flow_table::<F, _>(&tables);
+    for bucket in 0..Buckets::<F>::count(&(&tables).flows::<F>()) {
+        for slot in 0..SLOTS {
+            if let Some(Slot::Published(found)) = table.slot(Location { bucket, slot }) {
+                let is_new = lines.insert(line(&found.entry, found.state));
+                assert!(is_new, "two entries: {}", line(&found.entry, found.state));
+            }
+        }
+    }
+}
+
+/// An entry as [`flows`] lists it.
+pub fn line<F: Family>(entry: &FlowEntry<F>, state: State) -> String {
+    half(
+        entry.key.hook,
+        entry.key.tuple.protocol,
+        ends(&entry.key.tuple),
+        ends(&entry.translated),
+        entry.direction,
+        state,
+    )
+}
+
+/// The same, from what a test says of it: from where to where, before and after.
+pub fn half(
+    hook: Hook,
+    protocol: Protocol,
+    before: (SocketAddr, SocketAddr),
+    after: (SocketAddr, SocketAddr),
+    direction: Direction,
+    state: State,
+) -> String {
+    format!(
+        "{hook:?} {protocol:?} {} > {} => {} > {} {direction:?} {}",
+        before.0,
+        before.1,
+        after.0,
+        after.1,
+        state.name()
+    )
+}
+
+fn ends<F: Family>(tuple: &FlowTuple<F>) -> (SocketAddr, SocketAddr) {
+    let ip = |address| -> IpAddr { Ipv6Addr::from(F::mapped(address)).to_canonical() };
+    (
+        SocketAddr::new(ip(tuple.source), tuple.source_port),
+        SocketAddr::new(ip(tuple.destination), tuple.destination_port),
+    )
+}
+
+/// Frees the slot of the entry that [`flows`] lists as `line`.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn forget(tables: &MemoryTables, line: &str) {
+    let is_gone = forget_in::<V4>(tables, line) || forget_in::<V6>(tables, line);
+    assert!(is_gone, "no entry {line}");
+}
+
+fn forget_in<F: Family>(tables: &MemoryTables, wanted: &str) -> bool {
+    let table = flow_table::<F, _>(&tables);
+    let buckets = 0..Buckets::<F>::count(&(&tables).flows::<F>());
+    let mut locations =
+        buckets.flat_map(|bucket| (0..SLOTS).map(move |slot| Location { bucket, slot }));
+    locations.any(|location| match table.slot(location) {
+        Some(Slot::Published(found)) if line(&found.entry, found.state) == wanted => {
+            table.remove(location, found.control)
+        }
+        _ => false,
+    })
+}
