@@ -12,6 +12,8 @@ const INET: u8 = 2;
 const INET6: u8 = 10;
 /// `BPF_FIB_LKUP_RET_SUCCESS`: route and neighbour are known.
 const SUCCESS: i64 = 0;
+/// `BPF_FIB_LKUP_RET_NO_NEIGH`: the route is known, the neighbour's MAC is not.
+const NO_NEIGHBOUR: i64 = 7;
 
 /// `struct bpf_fib_lookup` of the kernel, its unions laid open.
 #[repr(C)]
@@ -33,7 +35,9 @@ struct FibLookup {
 /// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.
 #[derive(Clone, Copy)]
 pub(crate) struct Hop {
-    /// Whether there is one.
+    /// Whether there is one. Its answers to the client are bridged then, whatever is known of it.
+    pub(crate) is_on_bridge: bool,
+    /// Whether its MAC is known: not before the node has sent something to it.
     pub(crate) is_known: bool,
     /// Its MAC.
     pub(crate) mac: [u8; 6],
@@ -41,6 +45,7 @@ pub(crate) struct Hop {
 
 impl Hop {
     const UNKNOWN: Self = Self {
+        is_on_bridge: false,
         is_known: false,
         mac: [0; 6],
     };
@@ -87,8 +92,11 @@ pub(crate) fn bridge_hop<F: Family>(
             0,
         )
     };
+    let is_routed = result == SUCCESS || result == NO_NEIGHBOUR;
+    let is_on_bridge = is_routed && lookup.ifindex == bridge;
     Hop {
-        is_known: result == SUCCESS && lookup.ifindex == bridge,
+        is_on_bridge,
+        is_known: is_on_bridge && result == SUCCESS,
         mac: lookup.destination_mac,
     }
 }

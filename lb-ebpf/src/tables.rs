@@ -132,7 +132,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool {
-        forward::bridge_hop::<F>(self.skb, client, backend).is_known
+        forward::bridge_hop::<F>(self.skb, client, backend).is_on_bridge
     }
 
     #[inline(always)]

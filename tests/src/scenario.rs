@@ -118,21 +118,39 @@ impl Stage {
     }
 }
 
-/// Runs `check` on a stage of every shape, one after the other, then stops the agents, cleans up
+/// What a test does on a stage, with its name. It leaves the stage as it found it.
+pub type Check = (&'static str, fn(&mut Stage) -> Result<()>);
+
+/// Runs the checks one after the other on one stage of this shape, then stops the agents, cleans up
 /// and inspects what is left.
+///
+/// One stage for all of them, since the kernel verifies the programs anew for each of its agents,
+/// which takes longer than most checks.
 ///
 /// # Panics
 ///
 /// When anything of that fails; the ends of the agents' logs were printed before.
 #[track_caller]
-pub fn in_every_shape(check: impl Fn(&mut Stage) -> Result<()>) {
-    for shape in CniShape::ALL {
-        let outcome = Stage::build(shape).and_then(|mut stage| {
-            check(&mut stage).inspect_err(|_| stage.cluster.print_diagnosis())?;
-            finish(stage, &Foreign::default())
-        });
-        outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
-    }
+pub fn on_one_stage(shape: CniShape, checks: &[Check]) {
+    let outcome = Stage::build(shape).and_then(|mut stage| {
+        for (name, check) in checks {
+            let started = clock::now();
+            check(&mut stage)
+                .with_context(|| (*name).to_owned())
+                .inspect_err(|_| stage.cluster.print_diagnosis())?;
+            eprintln!("  {shape}: {name} ({:.1?})", started.elapsed());
+        }
+        finish(stage, &Foreign::default())
+    });
+    outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
+}
+
+/// Makes a slice of checks of functions, each named as in the source.
+#[macro_export]
+macro_rules! checks {
+    ($($check:ident),* $(,)?) => {
+        &[$((stringify!($check), $check as fn(&mut $crate::scenario::Stage) -> ::anyhow::Result<()>)),*]
+    };
 }
 
 /// Stops and cleans up a stage, and checks that it leaves no namespace either.

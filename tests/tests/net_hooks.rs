@@ -62,6 +62,21 @@ fn attach_probes(node: &Node, device: &str) -> Result<Vec<Probe>> {
         .collect()
 }
 
+/// A dry run of `cleanup` says what it would do, and does nothing.
+fn expect_dry_run_to_change_nothing(stage: &Stage) -> Result<()> {
+    let before = leak::attached_programs(&stage.cluster.lab)?;
+    let text = stage.cluster.steerage(1, &["cleanup", "--dry-run"])?;
+    ensure!(
+        !text.trim().is_empty(),
+        "a dry run must say what it would do"
+    );
+    let after = leak::attached_programs(&stage.cluster.lab)?;
+    ensure!(before == after, "a dry run detached: {before:?}, {after:?}");
+    stage
+        .ask("client", stage.web.sockets(PORT)[0], Transport::Tcp)
+        .map(drop)
+}
+
 fn check(shape: CniShape) -> Result<()> {
     let mut stage = Stage::build_without_agents(shape)?;
     let device = stage.cluster.lab.pod("client").host_device.clone();
@@ -75,6 +90,7 @@ fn check(shape: CniShape) -> Result<()> {
     stage.cluster.crash_agent(1)?;
     stage.cluster.await_agents()?;
     expect_all_to_see(&stage, &all).context("after a restart")?;
+    expect_dry_run_to_change_nothing(&stage)?;
 
     let node = stage.cluster.lab.node(1);
     let ingress = leak::programs_on(node, &device, TcAttachType::Ingress)?;
@@ -106,21 +122,4 @@ fn neighbours_on_the_hooks_run_before_and_after_us_and_stay() {
     for shape in CniShape::ALL {
         check(shape).unwrap_or_else(|error| panic!("{shape}: {error:#}"));
     }
-}
-
-#[test]
-fn a_dry_run_of_cleanup_changes_nothing() {
-    scenario::in_every_shape(|stage| {
-        let before = leak::attached_programs(&stage.cluster.lab)?;
-        let text = stage.cluster.steerage(1, &["cleanup", "--dry-run"])?;
-        ensure!(
-            !text.trim().is_empty(),
-            "a dry run must say what it would do"
-        );
-        let after = leak::attached_programs(&stage.cluster.lab)?;
-        ensure!(before == after, "a dry run detached: {before:?}, {after:?}");
-        stage
-            .ask("client", stage.web.sockets(PORT)[0], Transport::Tcp)
-            .map(drop)
-    });
 }

@@ -6,8 +6,10 @@
 
 use anyhow::{Result, ensure};
 use lb_tests::{
+    checks,
+    lab::CniShape,
     leak,
-    scenario::{PORT, Stage, in_every_shape},
+    scenario::{Check, PORT, Stage, on_one_stage},
     traffic::{FlowReport, Load, LongFlow, Transport},
 };
 
@@ -51,75 +53,98 @@ impl Traffic {
     }
 }
 
+/// Every check of this file, in an order in which none disturbs another.
+const CHECKS: &[Check] = checks![
+    a_second_agent_on_the_same_pins_is_refused_and_the_first_unharmed,
+    sigterm_leaves_the_datapath_in_place,
+    an_agent_killed_and_restarted_under_load_harms_nothing,
+    an_agent_killed_while_it_starts_harms_nothing,
+    what_changed_while_no_agent_ran_is_caught_up_with,
+];
+
 #[test]
-fn an_agent_killed_and_restarted_under_load_harms_nothing() {
-    in_every_shape(|stage| {
-        let traffic = Traffic::start(stage)?;
-        for _ in 0..3 {
-            for node in 1..=3 {
-                stage.cluster.crash_agent(node)?;
-            }
-            traffic.load.wait_for(50)?;
-            stage.cluster.await_agents()?;
-            traffic.load.wait_for(50)?;
-        }
-        traffic.stop_unharmed()
-    });
+fn agents_come_and_go_with_routed_veths() {
+    on_one_stage(CniShape::Routed, CHECKS);
 }
 
 #[test]
-fn an_agent_killed_while_it_starts_harms_nothing() {
-    in_every_shape(|stage| {
-        let traffic = Traffic::start(stage)?;
-        // The load's own pace decides where in its start each agent is hit.
-        for connections in [1, 3, 10, 30, 100] {
-            stage.cluster.crash_agent(1)?;
-            traffic.load.wait_for(connections)?;
+fn agents_come_and_go_on_a_bridge() {
+    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
+}
+
+#[test]
+fn agents_come_and_go_on_a_bridge_without_br_netfilter() {
+    on_one_stage(
+        CniShape::Bridge {
+            br_netfilter: false,
+        },
+        CHECKS,
+    );
+}
+
+#[test]
+fn agents_come_and_go_over_vxlan() {
+    on_one_stage(CniShape::Vxlan, CHECKS);
+}
+
+fn an_agent_killed_and_restarted_under_load_harms_nothing(stage: &mut Stage) -> Result<()> {
+    let traffic = Traffic::start(stage)?;
+    for _ in 0..3 {
+        for node in 1..=3 {
+            stage.cluster.crash_agent(node)?;
         }
+        traffic.load.wait_for(50)?;
         stage.cluster.await_agents()?;
-        traffic.stop_unharmed()
-    });
+        traffic.load.wait_for(50)?;
+    }
+    traffic.stop_unharmed()
 }
 
-#[test]
-fn sigterm_leaves_the_datapath_in_place() {
-    in_every_shape(|stage| {
-        let before = leak::attached_programs(&stage.cluster.lab)?;
-        let traffic = Traffic::start(stage)?;
-        for node in 1..=3 {
-            stage.cluster.agent(node).terminate()?;
-        }
-        let after = leak::attached_programs(&stage.cluster.lab)?;
-        ensure!(before == after, "programs changed: {before:?}, {after:?}");
-        traffic.load.wait_for(200)?;
-        // The CLI reads the pins; it needs no agent.
-        let services = stage.cluster.steerage(1, &["service", "list", "-A"])?;
-        ensure!(services.contains("web"), "{services}");
-        stage.cluster.start_agents()?;
-        traffic.stop_unharmed()
-    });
+fn an_agent_killed_while_it_starts_harms_nothing(stage: &mut Stage) -> Result<()> {
+    let traffic = Traffic::start(stage)?;
+    // The load's own pace decides where in its start each agent is hit.
+    for connections in [1, 3, 10, 30, 100] {
+        stage.cluster.crash_agent(1)?;
+        traffic.load.wait_for(connections)?;
+    }
+    stage.cluster.await_agents()?;
+    traffic.stop_unharmed()
 }
 
-#[test]
-fn what_changed_while_no_agent_ran_is_caught_up_with() {
-    in_every_shape(|stage| {
-        for node in 1..=3 {
-            stage.cluster.agent(node).kill()?;
-        }
-        stage.set_endpoints(&["web-2"])?;
-        stage.cluster.start_agents()?;
-        stage.await_servers(&["web-2"])
-    });
+fn sigterm_leaves_the_datapath_in_place(stage: &mut Stage) -> Result<()> {
+    let before = leak::attached_programs(&stage.cluster.lab)?;
+    let traffic = Traffic::start(stage)?;
+    for node in 1..=3 {
+        stage.cluster.agent(node).terminate()?;
+    }
+    let after = leak::attached_programs(&stage.cluster.lab)?;
+    ensure!(before == after, "programs changed: {before:?}, {after:?}");
+    traffic.load.wait_for(200)?;
+    // The CLI reads the pins; it needs no agent.
+    let services = stage.cluster.steerage(1, &["service", "list", "-A"])?;
+    ensure!(services.contains("web"), "{services}");
+    stage.cluster.start_agents()?;
+    traffic.stop_unharmed()
 }
 
-#[test]
-fn a_second_agent_on_the_same_pins_is_refused_and_the_first_unharmed() {
-    in_every_shape(|stage| {
-        let traffic = Traffic::start(stage)?;
-        let source = format!("dir:{}", stage.cluster.manifests.directory().display());
-        let arguments = ["run", "--node-name", "node1", "--source", &source];
-        let second = stage.cluster.steerage(1, &arguments);
-        ensure!(second.is_err(), "a second agent ran: {second:?}");
-        traffic.stop_unharmed()
-    });
+fn what_changed_while_no_agent_ran_is_caught_up_with(stage: &mut Stage) -> Result<()> {
+    for node in 1..=3 {
+        stage.cluster.agent(node).kill()?;
+    }
+    stage.set_endpoints(&["web-2"])?;
+    stage.cluster.start_agents()?;
+    stage.await_servers(&["web-2"])?;
+    stage.set_endpoints(&["web-1", "web-2", "web-3"])?;
+    stage.await_servers(&["web-1", "web-2", "web-3"])
+}
+
+fn a_second_agent_on_the_same_pins_is_refused_and_the_first_unharmed(
+    stage: &mut Stage,
+) -> Result<()> {
+    let traffic = Traffic::start(stage)?;
+    let source = format!("dir:{}", stage.cluster.manifests.directory().display());
+    let arguments = ["run", "--node-name", "node1", "--source", &source];
+    let second = stage.cluster.steerage(1, &arguments);
+    ensure!(second.is_err(), "a second agent ran: {second:?}");
+    traffic.stop_unharmed()
 }
