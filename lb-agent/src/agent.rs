@@ -288,6 +288,7 @@ impl Agent {
     }
 
     fn take_in(&mut self, batch: Vec<Event>) {
+        self.published.objects_changed();
         let changed = self.model.apply_all(batch);
         for name in changed.services {
             self.reconciler.changed(name);
@@ -308,7 +309,6 @@ impl Agent {
             self.reconciler.listed(&ModelObjects(&self.model));
         }
         self.has_work = true;
-        self.published.names_changed();
     }
 
     fn take_report(&mut self, report: &SourceReport) {

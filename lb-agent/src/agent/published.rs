@@ -31,6 +31,8 @@ pub(super) struct Published {
     names_due: Option<Instant>,
     status_due: Option<Instant>,
     has_names: bool,
+    /// When the first change arrived that the tables do not say yet.
+    changed_at: Option<Instant>,
 }
 
 impl Published {
@@ -56,6 +58,7 @@ impl Published {
             names_due: None,
             status_due: None,
             has_names: false,
+            changed_at: None,
         })
     }
 
@@ -67,10 +70,11 @@ impl Published {
         }
     }
 
-    /// What ids stand for has changed.
-    pub(super) fn names_changed(&mut self) {
-        let due = Instant::from_std(clock::instant()) + NAMES_DELAY;
-        self.names_due.get_or_insert(due);
+    /// Objects have changed, and with them what ids stand for.
+    pub(super) fn objects_changed(&mut self) {
+        let now = Instant::from_std(clock::instant());
+        self.changed_at.get_or_insert(now);
+        self.names_due.get_or_insert(now + NAMES_DELAY);
     }
 
     /// What the status says has changed.
@@ -81,6 +85,12 @@ impl Published {
 
     /// The tables are what the objects say, at `time` (seconds since the epoch).
     pub(super) fn synced(&mut self, time: u64) {
+        if let Some(changed_at) = self.changed_at.take() {
+            let micros = u64::try_from(changed_at.elapsed().as_micros()).ok();
+            self.status.syncs += 1;
+            self.status.last_sync_micros = micros;
+            self.status.first_sync_micros = self.status.first_sync_micros.or(micros);
+        }
         if self.status.first_sync_at.is_none() {
             // Whoever waits for the first sync may ask for names next.
             self.status.first_sync_at = Some(time);
