@@ -13,6 +13,7 @@ mod devices;
 mod files;
 mod objects;
 mod published;
+mod setup;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
 use crate::interfaces::{Devices, InterfaceError, REREAD, Watcher};
 use crate::lock::{Lock, LockError};
+use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
 use crate::reconcile::{Reconciler, retry_delay};
@@ -200,8 +202,10 @@ impl Agent {
         let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
-        write_config(&mut dataplane, &settings)?;
+        setup::write_config(&mut dataplane, &settings)?;
         let reconciler = Reconciler::start(dataplane)?;
+        // The copy of an earlier agent's tables is gone.
+        memory::give_back();
         let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment)?;
         for failure in failures {
             tracing::warn!("taking over a link: {failure}");
@@ -288,6 +292,7 @@ impl Agent {
     }
 
     fn take_in(&mut self, batch: Vec<Event>) {
+        self.published.objects_changed();
         let changed = self.model.apply_all(batch);
         for name in changed.services {
             self.reconciler.changed(name);
@@ -308,7 +313,6 @@ impl Agent {
             self.reconciler.listed(&ModelObjects(&self.model));
         }
         self.has_work = true;
-        self.published.names_changed();
     }
 
     fn take_report(&mut self, report: &SourceReport) {
@@ -363,6 +367,7 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
+                memory::give_back();
             }
             self.published.synced(clock::unix_seconds());
         }
@@ -448,37 +453,6 @@ impl Agent {
             problems,
         )
     }
-}
-
-/// What programs need before anything else: the seed, chosen once for as long as the pins live, and
-/// what the settings say.
-fn write_config(dataplane: &mut BpfDataplane, settings: &Settings) -> Result<(), AgentError> {
-    use lb_common::table::config::SEED;
-
-    let mut words = config::timeouts(&settings.timeouts);
-    words.push(config::flow_buckets(
-        settings.sizes.flow_buckets_v4,
-        settings.sizes.flow_buckets_v6,
-    ));
-    if dataplane.config(SEED) == 0 {
-        words.push((SEED, random_seed()?));
-    }
-    for (word, value) in words {
-        dataplane.apply(&Write::SetConfig { word, value })?;
-    }
-    Ok(())
-}
-
-/// A random number that is not 0, which means "none yet".
-fn random_seed() -> Result<u64, AgentError> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
-        |errno| AgentError::Runtime {
-            operation: "choosing a random seed",
-            source: errno.into(),
-        },
-    )?;
-    Ok(u64::from_ne_bytes(bytes) | 1)
 }
 
 fn now() -> Instant {

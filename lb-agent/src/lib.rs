@@ -14,6 +14,7 @@ pub mod clock;
 pub mod dataplane;
 pub mod interfaces;
 pub mod lock;
+pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod reconcile;

@@ -28,6 +28,17 @@ pub struct AgentStatus {
     pub first_sync_at: Option<u64>,
     /// When the tables last were what the source says.
     pub last_sync_at: Option<u64>,
+    /// How many changes, or batches of them, the tables have come to say.
+    #[serde(default)]
+    pub syncs: u64,
+    /// How long it took until the tables first were what the source says, in microseconds from the
+    /// moment all objects were parsed.
+    #[serde(default)]
+    pub first_sync_micros: Option<u64>,
+    /// How long the last change took, in microseconds from its arrival, parsed, until the tables
+    /// said it.
+    #[serde(default)]
+    pub last_sync_micros: Option<u64>,
     /// Where objects come from, such as `dir:/etc/steerage/manifests`.
     pub source: String,
     /// Writes that failed and are tried again.

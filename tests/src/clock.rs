@@ -29,6 +29,16 @@ pub fn now() -> Instant {
 pub fn eventually<T>(
     what: &str,
     within: Duration,
+    attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    eventually_every(POLL_INTERVAL, what, within, attempt)
+}
+
+/// [`eventually`], with another pause between two looks: short where time is measured.
+pub fn eventually_every<T>(
+    pause: Duration,
+    what: &str,
+    within: Duration,
     mut attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let started = now();
@@ -39,7 +49,7 @@ pub fn eventually<T>(
         if started.elapsed() >= within {
             bail!("{what}: still not so after {within:?}");
         }
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep(pause);
     }
 }
 

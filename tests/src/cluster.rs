@@ -163,7 +163,7 @@ impl Drop for Cluster {
 }
 
 /// Mounts the BPF file system where nobody has yet. It stays: it is the machine's, not the lab's.
-fn mount_bpf_fs() -> Result<()> {
+pub fn mount_bpf_fs() -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
     let is_mounted = mounts
         .lines()

@@ -1,6 +1,7 @@
 //! What Steerage is tested and shown with: a lab of network namespaces, real traffic, real agents, built
 //! packets.
 
+pub mod bench;
 pub mod clock;
 pub mod cluster;
 pub mod command;

@@ -111,6 +111,17 @@ impl Probe {
     }
 }
 
+/// Runs `action` with a program that does nothing, loaded and attached nowhere.
+pub fn with_empty_program<T>(action: impl FnOnce(&SchedClassifier) -> Result<T>) -> Result<T> {
+    let mut object = Ebpf::load(&object_file()).context("load the empty program's object")?;
+    let program = object
+        .program_mut(NAME)
+        .context("the object has its program")?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load().context("load the empty program")?;
+    action(program)
+}
+
 /// One section of the object file.
 struct Section<'a> {
     /// Offset of its name among the strings.

@@ -18,6 +18,8 @@ use crate::status::{self, AgentStatus};
 
 /// How long changes of names are collected: a large cluster's names take a while to write.
 const NAMES_DELAY: Duration = Duration::from_millis(200);
+/// At least this many times as long as the last write of names took: the tables wait meanwhile.
+const NAMES_SHARE: u32 = 20;
 /// How long changes of the status are collected.
 const STATUS_DELAY: Duration = Duration::from_millis(10);
 
@@ -31,6 +33,10 @@ pub(super) struct Published {
     names_due: Option<Instant>,
     status_due: Option<Instant>,
     has_names: bool,
+    /// How long changes of names are collected now.
+    names_delay: Duration,
+    /// When the first change arrived that the tables do not say yet.
+    changed_at: Option<Instant>,
 }
 
 impl Published {
@@ -56,6 +62,8 @@ impl Published {
             names_due: None,
             status_due: None,
             has_names: false,
+            names_delay: NAMES_DELAY,
+            changed_at: None,
         })
     }
 
@@ -67,10 +75,11 @@ impl Published {
         }
     }
 
-    /// What ids stand for has changed.
-    pub(super) fn names_changed(&mut self) {
-        let due = Instant::from_std(clock::instant()) + NAMES_DELAY;
-        self.names_due.get_or_insert(due);
+    /// Objects have changed, and with them what ids stand for.
+    pub(super) fn objects_changed(&mut self) {
+        let now = Instant::from_std(clock::instant());
+        self.changed_at.get_or_insert(now);
+        self.names_due.get_or_insert(now + self.names_delay);
     }
 
     /// What the status says has changed.
@@ -81,6 +90,13 @@ impl Published {
 
     /// The tables are what the objects say, at `time` (seconds since the epoch).
     pub(super) fn synced(&mut self, time: u64) {
+        if let Some(changed_at) = self.changed_at.take() {
+            let took = clock::instant().duration_since(changed_at.into_std());
+            let micros = u64::try_from(took.as_micros()).ok();
+            self.status.syncs += 1;
+            self.status.last_sync_micros = micros;
+            self.status.first_sync_micros = self.status.first_sync_micros.or(micros);
+        }
         if self.status.first_sync_at.is_none() {
             // Whoever waits for the first sync may ask for names next.
             self.status.first_sync_at = Some(time);
@@ -107,6 +123,8 @@ impl Published {
             let snapshot = Snapshot::new(planner, objects.node_view(), objects.views());
             write_json(&path, &snapshot).map_err(|source| AgentError::State { path, source })?;
             self.names_due = None;
+            let took = clock::instant().duration_since(now.into_std());
+            self.names_delay = NAMES_DELAY.max(took * NAMES_SHARE);
             self.has_names = self.status.first_sync_at.is_some();
         }
         if !is_listed {

@@ -204,6 +204,10 @@ fn exit_of_agent(error: &AgentError) -> Exit {
     match error {
         AgentError::Settings(_) => Exit::Usage,
         AgentError::Load(LoadError::Privilege { .. }) => Exit::Privilege,
+        // As for the commands that read: the pins are there, and are not ours to use.
+        AgentError::Load(LoadError::OtherVersion { .. } | LoadError::PinnedLayout { .. }) => {
+            Exit::Unreachable
+        }
         AgentError::Tables(TablesError::Open(error)) => exit_of_open(error),
         _ => Exit::Runtime,
     }

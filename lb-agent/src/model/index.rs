@@ -37,8 +37,9 @@ impl Changed {
     }
 
     /// Adds what another event changed.
-    pub fn merge(&mut self, mut other: Self) {
-        self.services.append(&mut other.services);
+    pub fn merge(&mut self, other: Self) {
+        // Not `append`, which rebuilds the whole set for one name more.
+        self.services.extend(other.services);
         self.node |= other.node;
         self.cidrs |= other.cidrs;
     }

@@ -20,6 +20,7 @@ use crate::{
     cluster::{BPF_FS, PIN_PREFIX},
     command,
     lab::Node,
+    ns::Namespace,
 };
 
 /// How long an agent may take to end after SIGTERM.
@@ -60,6 +61,28 @@ impl Program {
             .map(PathBuf::from)
             .or_else(|| built("bpf/steerage-bpf.o"));
         Ok(Self { binary, object })
+    }
+
+    /// The agent's binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// A command of it inside a namespace, about the agent with these directories.
+    pub fn command(
+        &self,
+        namespace: &Namespace,
+        [pins, state]: [&Path; 2],
+        arguments: &[&str],
+    ) -> Result<Command> {
+        let mut command = namespace.command(&self.binary)?;
+        command.args(arguments);
+        command.arg("--pin-dir").arg(pins);
+        command.arg("--state-dir").arg(state);
+        if let Some(object) = &self.object {
+            command.env("STEERAGE_BPF_OBJECT_PATH", object);
+        }
+        Ok(command)
     }
 }
 
@@ -132,17 +155,8 @@ impl Agent {
     }
 
     fn command(&self, node: &Node, arguments: &[&str]) -> Result<Command> {
-        let mut command = node.ns.command(&self.program.binary)?;
-        command.args(arguments);
-        command
-            .arg("--pin-dir")
-            .arg(&self.pins)
-            .arg("--state-dir")
-            .arg(&self.state);
-        if let Some(object) = &self.program.object {
-            command.env("STEERAGE_BPF_OBJECT_PATH", object);
-        }
-        Ok(command)
+        self.program
+            .command(&node.ns, [&self.pins, &self.state], arguments)
     }
 
     /// The process id, while it runs.

@@ -324,6 +324,32 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     (services, slices).prop_map(|(services, slices)| Cluster { services, slices })
 }
 
+/// What this thread has computed so far.
+fn processor_time() -> std::time::Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    std::time::Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
+}
+
+#[test]
+fn ten_times_the_events_take_about_ten_times_as_long() {
+    let time = |count: u32| {
+        let events: Vec<_> = (0..count)
+            .map(|index| Event::SliceApplied(slice("x", &format!("service-{index:05}"), 1)))
+            .collect();
+        let (mut model, start) = (Model::new("node-a"), processor_time());
+        let changed = model.apply_all(events);
+        assert_eq!(changed.services.len(), usize::try_from(count).unwrap());
+        processor_time().saturating_sub(start)
+    };
+    let (few, many) = (time(800), time(8_000));
+    assert!(many < few * 40, "800: {few:?}, 8 000: {many:?}");
+}
+
 proptest! {
     #[test]
     fn any_order_of_the_same_objects_gives_the_same_model(
