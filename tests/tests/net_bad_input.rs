@@ -330,37 +330,3 @@ fn a_million_endpoints_are_refused_and_the_service_keeps_what_it_had() {
     assert_eq!(machine.tables(), tables);
     machine.stop();
 }
-
-#[test]
-fn a_full_table_is_named_and_services_that_are_in_it_stay() {
-    for (sizes, table) in [
-        ("backends: 4", "BACKENDS"),
-        ("services: 4", "SERVICES"),
-        ("arenaWords: 512", "ARENA"),
-        ("frontends: 8", "FRONTENDS"),
-    ] {
-        let mut machine = Machine::new();
-        machine.sizes(sizes);
-        machine.start();
-        let tables = machine.tables();
-        for number in 1..=9_u8 {
-            let (address, endpoint) = (format!("10.96.0.1{number}"), format!("10.244.2.{number}"));
-            let name = format!("more-{number}");
-            machine.write(
-                &format!("{name}.json"),
-                &service(&name, &address, 80, &endpoint),
-            );
-        }
-        machine.await_problem(&[table, "raise the table's size"]);
-        let now = machine.tables();
-        let value = tables.frontends[&key(10, 80)];
-        assert_eq!(now.frontends.get(&key(10, 80)), Some(&value), "{table}");
-        let index = value.service_index();
-        assert_eq!(now.services[&index], tables.services[&index], "{table}");
-        assert!(
-            now.frontends.len() > tables.frontends.len(),
-            "{table}: there was room"
-        );
-        machine.stop();
-    }
-}
