@@ -13,13 +13,13 @@ use crate::wire::ip::{icmp_protocol, min_header_length, pseudo_header, write_hea
 use crate::wire::tcp::TcpFlags;
 use crate::wire::{ethernet, icmp, ip, ipv4, ipv6, tcp};
 
-/// Words of a quoted packet: the longest IPv4 header and 8 bytes more. RFC 1812 §4.3.2.3 wants up
-/// to 576 bytes and RFC 4443 §2.4 (c) up to 1280; every word costs stack in the kernel, and
-/// receivers look for nothing beyond the ports.
-const QUOTE_WORDS: usize = 17;
+/// Words of a quoted packet: an IPv4 header with up to 32 bytes of options and 8 bytes more, or an
+/// IPv6 header and 20. RFC 1812 §4.3.2.3 wants up to 576 bytes and RFC 4443 §2.4 (c) up to 1280;
+/// every word costs stack in the kernel, and receivers look for nothing beyond the ports.
+const QUOTE_WORDS: usize = 15;
 /// The same in bytes.
-const QUOTE_LENGTH: usize = 68;
-const QUOTE_BYTES: u32 = 68;
+const QUOTE_LENGTH: usize = 60;
+const QUOTE_BYTES: u32 = 60;
 type Quote = [[u8; 4]; QUOTE_WORDS];
 
 /// A prepared refusal: a TCP reset (RFC 9293 §3.10.7.1), or "port unreachable" of the family's
@@ -204,6 +204,9 @@ impl Body {
 /// §3.10.7.1): not a reset, an ICMP error or an ICMP message of unknown meaning, a later fragment,
 /// nor anything to or from a group or from nobody.
 ///
+/// An IPv4 header with more than 32 bytes of options leaves no room for the ports in the quote: such
+/// a packet is not answered.
+///
 /// A frame that carries VLAN tags in the packet itself (behind another in its metadata) is not
 /// answered either: the answer would lack them.
 #[inline(always)]
@@ -216,7 +219,9 @@ pub fn may_refuse<F: Family>(packet: &impl PacketRead, parsed: &Packet<F>) -> bo
         Transport::Other { protocol } => protocol != icmp_protocol::<F>(),
         Transport::LaterFragment { .. } | Transport::IcmpError { .. } => false,
     };
+    let header_length = parsed.l4.wrapping_sub(parsed.l3);
     has_answer
+        && (F::IS_V6 || header_length.wrapping_add(8) <= QUOTE_BYTES)
         && !parsed.fragment.is_later
         && parsed.l3 == ethernet::HEADER_LENGTH
         && !packet.read::<12>(0).is_none_or(ethernet::is_to_group)
@@ -272,9 +277,9 @@ pub fn answer_echo<F: Family>(packet: &mut impl PacketWrite, parsed: &Packet<F>)
 /// The sum over a quote; bytes beyond its length are 0.
 #[inline(always)]
 fn quote_sum(quote: Quote) -> Sum {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = quote;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o] = quote;
     let add = |sum: Sum, word| sum.double(u32::from_be_bytes(word));
     let sum = add(add(add(add(add(Sum::ZERO, a), b), c), d), e);
     let sum = add(add(add(add(add(add(sum, f), g), h), i), j), k);
-    add(add(add(add(add(add(sum, l), m), n), o), p), q)
+    add(add(add(add(sum, l), m), n), o)
 }

@@ -255,6 +255,18 @@ pub const fn begins_anew(state: State, event: Event) -> bool {
     event.is_opening() && state.is_closing()
 }
 
+/// Whether this packet of the backend's cannot be of a flow in this state: it answers a SYN where
+/// the flow has long begun to close. Another connection between the same two ports, which we do not
+/// translate, then has taken the flow's place.
+#[inline(always)]
+pub fn is_of_another(state: State, event: Event) -> bool {
+    event == Event::SynAck
+        && !matches!(
+            state,
+            State::SynSent | State::SynReceived | State::Established
+        )
+}
+
 /// The state after a packet that travels in `direction` and means `event`. A packet that makes no
 /// sense leaves the flow as it is.
 ///

@@ -220,7 +220,12 @@ pub fn decide<F: Family>(
             established::follow(settled.state, seen, tables, workspace);
             return settled.verdict;
         }
-        Next::Replace => established::forget(seen, tables, workspace),
+        Next::Replace => {
+            established::forget(seen, tables, workspace);
+            if seen.hook == Hook::Egress {
+                return Verdict::pass(Reason::NotService);
+            }
+        }
         Next::Choose | Next::Establish => {}
     }
     let chosen = create::choose(packet, tables, workspace);
@@ -275,7 +280,7 @@ fn settle<F: Family>(
     }
     let event = event(tuple.protocol, tcp_flags);
     let step = established::settle(&tuple, event, seen, tables, workspace);
-    if seen.hook == Hook::Egress && matches!(step.next, Next::Choose | Next::Replace) {
+    if seen.hook == Hook::Egress && step.next == Next::Choose {
         return Step::done(Verdict::pass(Reason::NotService));
     }
     step

@@ -112,11 +112,7 @@ fn other_machine() -> Result<()> {
                 "--target",
                 &target,
             ])
-            .args([
-                "--package",
-                "lb-common",
-                "--target-dir",
-            ])
+            .args(["--package", "lb-common", "--target-dir"])
             .arg(crate::workspace::target_dir().join("other-machine"))
             .env("RUSTC_BOOTSTRAP", "1"),
     )

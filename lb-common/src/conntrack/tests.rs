@@ -250,3 +250,16 @@ fn states_have_numbers_and_names_of_their_own_and_timeouts_a_stamp_can_hold() {
             .all(|n| State::from_number(*n).is_none())
     );
 }
+
+#[test]
+fn a_syn_ack_belongs_to_another_connection_once_the_flow_has_begun_to_close() {
+    for &state in State::ALL {
+        let is_open = matches!(
+            state,
+            State::SynSent | State::SynReceived | State::Established
+        );
+        assert_eq!(is_of_another(state, Event::SynAck), !is_open, "{state:?}");
+        assert!(!is_of_another(state, Event::Ack), "{state:?}");
+        assert!(!is_of_another(state, Event::Fin), "{state:?}");
+    }
+}

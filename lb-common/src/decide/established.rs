@@ -3,7 +3,7 @@
 use super::{Next, Sighting, Step, Workspace, put_partner};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Protocol};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Protocol};
 use crate::flows::{Advanced, Placed, Placement};
 use crate::select;
 use crate::table::backend::BackendFlags;
@@ -31,13 +31,19 @@ pub(super) fn settle<F: Family>(
         return Step::next(Next::Choose, State::SynSent);
     };
     let direction = found.entry.direction;
-    if direction == Direction::Original {
+    if direction == Direction::Original && seen.hook == Hook::Ingress {
         // UDP has no end that a proxy could see, so it leaves a backend that is gone.
         let is_orphan = tuple.protocol == Protocol::Udp && !serves(&found.entry, tables);
         if is_orphan {
             tables.note(Reason::BackendReplaced);
         }
         if is_orphan || conntrack::begins_anew(found.state, event) {
+            return Step::next(Next::Replace, found.state);
+        }
+    }
+    if direction == Direction::Reply && seen.hook == Hook::Egress {
+        // The client dials the backend itself by now, from the port that the ended flow had.
+        if conntrack::is_of_another(found.state, event) {
             return Step::next(Next::Replace, found.state);
         }
     }

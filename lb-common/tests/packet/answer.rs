@@ -66,7 +66,7 @@ fn unreachables<F: Family>() {
     let (client, service) = (ip::<F>(address::<F>(1)), ip::<F>(address::<F>(2)));
     let code = if F::IS_V6 { [1, 4] } else { [3, 3] };
     let expected = |frame: &[u8]| {
-        let length = ((frame.len() - 14) & !3).min(68);
+        let length = ((frame.len() - 14) & !3).min(60);
         let packet = packets::icmp(service, client, code, [0; 4]);
         answer(&packet.payload(&frame[14..14 + length]).identification(0))
     };
@@ -93,9 +93,15 @@ fn everything_else_is_refused_as_port_unreachable() {
 
 #[test]
 fn ipv4_options_are_quoted() {
-    let frame = build(&tuple::<V4>(Protocol::Udp)).options(10).build();
+    let frame = build(&tuple::<V4>(Protocol::Udp)).options(8).build();
     let answer = refusal::<V4>(&frame).unwrap();
     assert_eq!(answer[42..], frame[14..]);
+    let too_many = build(&tuple::<V4>(Protocol::Udp)).options(9).build();
+    assert_eq!(
+        refusal::<V4>(&too_many),
+        None,
+        "the quote would end before the ports"
+    );
 }
 
 fn has_no_refusal<F: Family>(group: F::Address) {
