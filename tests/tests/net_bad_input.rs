@@ -38,7 +38,7 @@ use nix::{
 };
 
 /// How long anything may take, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A service with one address and one endpoint, as a JSON list.
 fn service(name: &str, address: &str, port: u16, endpoint: &str) -> String {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long an agent may take for anything, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How often memory is looked at while an agent starts.
 const SAMPLING: Duration = Duration::from_millis(10);
 

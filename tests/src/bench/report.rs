@@ -113,6 +113,10 @@ impl Report {
     }
 
     /// Prints a remark.
+    #[expect(
+        clippy::unused_self,
+        reason = "what is said belongs to the report that is printed"
+    )]
     pub(super) fn say(&self, text: &str) {
         // A reader that left does not stop the benches, which may write a file too.
         writeln!(io::stdout(), "{text}").ok();
