@@ -5,6 +5,11 @@
     clippy::tests_outside_test_module,
     reason = "a file of tests is a module of tests"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    clippy::significant_drop_tightening,
+    reason = "expectations are written where they are handed over, and a bench lives for its test"
+)]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
