@@ -79,7 +79,7 @@ pub trait Buckets<F: Family> {
     /// Number of buckets, a power of two.
     fn count(&self) -> u32;
 
-    // The preparation and the three scans of an insertion are asked of the buckets because the
+    // What follows is asked of the buckets because the
     // kernel side has functions of its own for them, which its verifier checks once instead of at
     // each call.
 
@@ -90,6 +90,20 @@ pub trait Buckets<F: Family> {
         Self: Sized,
     {
         *probe = table.probe(key);
+    }
+
+    /// [`Insert::holds`].
+    #[inline(always)]
+    fn holds<T: Timeouts>(
+        &self,
+        table: &FlowTable<F, Self, T>,
+        entry: &FlowEntry<F>,
+        placed: &Placed,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        table.holds(entry, placed)
     }
 
     /// [`FlowTable::survey_bucket`].
@@ -303,13 +317,16 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Where exactly this `entry` is, if it is live: same key, same value.
     #[inline(always)]
     pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
+        let mut probe = Probe::default();
+        self.buckets.probe(self, &entry.key, &mut probe);
         let mut spot = Spot::default();
-        if !self.settled(&self.probe(&entry.key), now, &mut spot) {
+        if !self.settled(&probe, now, &mut spot) {
             return None;
         }
-        let (location, control) = (spot.location(), spot.control);
-        self.has_value(location, control, entry)
-            .then_some((location, control))
+        let placed = Placed::at(&spot);
+        self.buckets
+            .holds(self, entry, &placed)
+            .then_some((placed.location, placed.control))
     }
 
     /// Whether the entry at `location`, whose control word was `seen`, has the value of `entry`.

@@ -235,6 +235,16 @@ impl<F: Family> Buckets<F> for MapBuckets<F> {
     }
 
     #[inline(always)]
+    fn holds<T: Timeouts>(
+        &self,
+        _: &FlowTable<F, Self, T>,
+        entry: &FlowEntry<F>,
+        placed: &Placed,
+    ) -> bool {
+        flows::Steps.holds(entry, placed)
+    }
+
+    #[inline(always)]
     fn survey_bucket<T: Timeouts>(
         &self,
         _: &FlowTable<F, Self, T>,

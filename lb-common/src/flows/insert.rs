@@ -50,6 +50,18 @@ pub struct Placed {
     pub replaced_unconfirmed: bool,
 }
 
+impl Placed {
+    /// An entry that was there before, at `spot`.
+    #[inline(always)]
+    pub(super) fn at(spot: &Spot) -> Self {
+        Self {
+            location: spot.location(),
+            control: spot.control,
+            replaced_unconfirmed: false,
+        }
+    }
+}
+
 /// What came of an insertion.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -316,11 +328,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         let mut spot = Spot::default();
         for _ in 0..ADOPTION_TRIES {
             if self.settled(probe, now, &mut spot) {
-                *placed = Placed {
-                    location: spot.location(),
-                    control: spot.control,
-                    replaced_unconfirmed: false,
-                };
+                *placed = Placed::at(&spot);
                 return Step::Present;
             }
         }
