@@ -433,17 +433,17 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// that must give way to it.
     #[inline(always)]
     pub fn contest_bucket(&self, probe: &Probe, index: u32, own: &Spot, now: Seconds) -> Contest {
-        let own = own.location();
+        let own = position(own.bucket, own.slot);
         let Some(bucket) = self.buckets.bucket(index) else {
             return Contest::Lost;
         };
         for slot in 0..SLOTS {
-            let location = Location {
-                bucket: index,
-                slot,
-            };
             let control = Control(bucket.control(slot));
-            if location == own
+            // How far the own candidate is behind this slot. What a comparison would tell of it
+            // must not be carried on to the next slot.
+            let here = position(index, u32::try_from(slot).unwrap_or_default());
+            let distance = bucket.obscure(own.wrapping_sub(here), control.0);
+            if distance == 0
                 || control.tag() != probe.tag
                 || control.is_free()
                 || control.is_claimed()
@@ -457,7 +457,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             };
             let must_go = match after.state() {
                 Some(state) => !self.is_live(after, state, now),
-                None => after.is_candidate() && location > own,
+                None => after.is_candidate() && distance.cast_signed() < 0,
             };
             if must_go {
                 if !free(&bucket, slot, after) {
@@ -469,4 +469,10 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
         Contest::Won
     }
+}
+
+/// The order among candidates: by bucket, then slot.
+#[inline(always)]
+fn position(bucket: u32, slot: u32) -> u64 {
+    u64::from(bucket) << 32 | u64::from(slot)
 }
