@@ -11,6 +11,7 @@
 pub mod config;
 mod devices;
 mod files;
+mod names;
 mod objects;
 mod published;
 mod setup;
@@ -36,11 +37,13 @@ use crate::lock::{Lock, LockError};
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::{Settings, SettingsError};
 use crate::source::directory::{self, DirectoryError, DirectoryOptions};
 use crate::source::report::{Reporter, SourceReport};
 use devices::DeviceKeeper;
+use names::NamesKeeper;
 use objects::ModelObjects;
 use published::Published;
 
@@ -180,6 +183,7 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    names: NamesKeeper,
     reporter: Reporter,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
@@ -221,6 +225,7 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             loaded,
             reconciler,
@@ -257,7 +262,7 @@ impl Agent {
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
         loop {
-            let publish_at = self.published.due_at();
+            let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -284,7 +289,18 @@ impl Agent {
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
+                written = self.names.written() => {
+                    if written? {
+                        self.published.named();
+                    }
+                }
+                () = until(names_at) => {
+                    self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
+                }
             }
+        }
+        if self.names.finish().await? {
+            self.published.named();
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -293,6 +309,7 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.names.changed();
         let changed = self.model.apply_all(batch);
         for name in changed.services {
             self.reconciler.changed(name);
@@ -367,6 +384,7 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
+                self.names.first_synced();
                 memory::give_back();
             }
             self.published.synced(clock::unix_seconds());
@@ -426,13 +444,15 @@ impl Agent {
 
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
-            Ok(()) => self.has_work = true,
+            Ok(()) => {
+                self.has_work = true;
+                self.names.changed();
+            }
             Err(error) => self.postpone(&error),
         }
     }
 
     fn publish(&mut self) -> Result<(), AgentError> {
-        let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.write_problem.clone());
         problems.extend(
@@ -445,13 +465,7 @@ impl Agent {
         problems.extend(self.keeper.problems().cloned());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
-        self.published.write(
-            self.reconciler.planner(),
-            objects,
-            self.is_listed,
-            pending,
-            problems,
-        )
+        self.published.write(pending, problems)
     }
 }
 

@@ -95,6 +95,14 @@ impl<D: Dataplane> Reconciler<D> {
         &mut self.dataplane
     }
 
+    /// Services that are not what they were when this was last asked, and are planned: of one that
+    /// is to be planned again it is said afterwards.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        let mut touched = self.planner.take_touched();
+        touched.retain(|name| !self.dirty.contains(name));
+        touched
+    }
+
     /// How many writes have been applied.
     pub const fn applied(&self) -> u64 {
         self.applied

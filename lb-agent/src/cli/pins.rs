@@ -73,16 +73,21 @@ pub(crate) fn open(places: &Places) -> Result<PinnedReader, CliError> {
 
 /// The agent's status file; `None` where there is none.
 pub(crate) fn agent_status(state_dir: &Path) -> Result<Option<AgentStatus>, CliError> {
-    read_json(&state_dir.join(status::FILE_NAME))
+    read_state(&state_dir.join(status::FILE_NAME), |text| {
+        serde_json::from_slice(text)
+    })
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, CliError> {
+fn read_state<T>(
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, serde_json::Error>,
+) -> Result<Option<T>, CliError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(while_doing(format!("reading {}", path.display()))(error)),
     };
-    serde_json::from_slice(&text)
+    parse(&text)
         .map(Some)
         .map_err(|source| CliError::StateFile {
             path: path.to_owned(),
@@ -159,7 +164,8 @@ impl Reader for PinnedReader {
     }
 
     fn names(&self) -> Result<Names, CliError> {
-        let names: Names = read_json(&self.state_dir.join(names::FILE_NAME))?.unwrap_or_default();
+        let names = read_state(&self.state_dir.join(names::FILE_NAME), Names::read)?;
+        let names = names.unwrap_or_default();
         if names.version != 0 && names.version != names::VERSION {
             return Err(CliError::Inconsistent(format!(
                 "the names in {} are of another version",

@@ -101,8 +101,8 @@ pub(crate) fn find(
 }
 
 fn is_named(view: &ServiceView, reference: &ServiceReference) -> bool {
-    view.namespace == reference.service.namespace
-        && view.name == reference.service.name
+    *view.namespace == *reference.service.namespace
+        && *view.name == *reference.service.name
         && reference.port.as_deref().is_none_or(|port| {
             view.port_name == port
                 || view
