@@ -14,7 +14,10 @@ mod files;
 mod names;
 mod objects;
 mod published;
+#[cfg(test)]
+mod scale;
 mod setup;
+mod timers;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +26,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::dataplane::attach::{AttachError, Attachments};
@@ -42,10 +45,12 @@ use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::{Settings, SettingsError};
 use crate::source::directory::{self, DirectoryError, DirectoryOptions};
 use crate::source::report::{Reporter, SourceReport};
+use crate::status::SyncSpent;
 use devices::DeviceKeeper;
 use names::NamesKeeper;
 use objects::ModelObjects;
 use published::Published;
+use timers::{now, ticks, until};
 
 /// Batches of events that may wait.
 const QUEUED_BATCHES: usize = 16;
@@ -184,6 +189,8 @@ struct Agent {
     sweeper: Sweeper,
     published: Published,
     names: NamesKeeper,
+    /// Processor time that was spent on the model.
+    index_time: Duration,
     reporter: Reporter,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
@@ -231,6 +238,7 @@ impl Agent {
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
+            index_time: Duration::ZERO,
             published,
             reporter: Reporter::default(),
             is_listed: false,
@@ -291,7 +299,7 @@ impl Agent {
                 () = until(publish_at) => self.publish()?,
                 written = self.names.written() => {
                     if written? {
-                        self.published.named();
+                        self.published.named(self.spent());
                     }
                 }
                 () = until(names_at) => {
@@ -300,7 +308,7 @@ impl Agent {
             }
         }
         if self.names.finish().await? {
-            self.published.named();
+            self.published.named(self.spent());
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -310,7 +318,9 @@ impl Agent {
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
         self.names.changed();
+        let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
+        self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
             self.reconciler.changed(name);
         }
@@ -330,6 +340,17 @@ impl Agent {
             self.reconciler.listed(&ModelObjects(&self.model));
         }
         self.has_work = true;
+    }
+
+    fn spent(&self) -> SyncSpent {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let reconcile = self.reconciler.spent();
+        SyncSpent {
+            index_micros: micros(self.index_time),
+            plan_micros: micros(reconcile.plan),
+            write_micros: micros(reconcile.write),
+            names_micros: micros(self.names.spent()),
+        }
     }
 
     fn take_report(&mut self, report: &SourceReport) {
@@ -376,6 +397,7 @@ impl Agent {
         self.failures = 0;
         self.write_problem = None;
         if self.reconciler.is_synced() {
+            self.published.synced(clock::unix_seconds());
             if !self.has_synced {
                 self.has_synced = true;
                 tracing::info!(
@@ -387,7 +409,6 @@ impl Agent {
                 self.names.first_synced();
                 memory::give_back();
             }
-            self.published.synced(clock::unix_seconds());
         }
     }
 
@@ -466,23 +487,5 @@ impl Agent {
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
         self.published.write(pending, problems)
-    }
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
-}
-
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Returns at `deadline`; never where there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

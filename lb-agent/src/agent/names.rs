@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::AgentError;
 use super::files::{Replacement, write_line};
 use super::objects::ModelObjects;
+use super::timers::now;
 use crate::clock;
 use crate::dataplane::Dataplane;
 use crate::memory;
@@ -41,7 +42,7 @@ const SHARE: u32 = 20;
 type Changes = BTreeMap<ObjectName, Option<ServiceSnapshot>>;
 
 /// A write that runs.
-type Running = JoinHandle<(NamesFile, io::Result<()>)>;
+type Running = JoinHandle<(NamesFile, io::Result<Duration>)>;
 
 /// Keeps the names file up to date.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub(super) struct NamesKeeper {
     delay: Duration,
     /// Whether the write that runs, or the last one, began after the tables were complete.
     is_complete: bool,
+    /// Processor time that the last write took.
+    spent: Duration,
 }
 
 /// This agent's Node, to be looked at from elsewhere.
@@ -76,6 +79,7 @@ impl NamesKeeper {
             due: None,
             delay: FIRST_DELAY,
             is_complete: false,
+            spent: Duration::ZERO,
         }
     }
 
@@ -135,8 +139,10 @@ impl NamesKeeper {
         self.is_complete |= reconciler.is_synced();
         self.began = now();
         self.running = Some(tokio::task::spawn_blocking(move || {
+            let begin = clock::thread_time();
             let result = file.write(&head, &place, changes);
-            (file, result)
+            let spent = clock::thread_time().saturating_sub(begin);
+            (file, result.map(|()| spent))
         }));
     }
 
@@ -158,11 +164,19 @@ impl NamesKeeper {
         self.delay = self.delay.min(DELAY).max(took * SHARE);
         let is_complete = self.is_complete;
         result
-            .map(|()| is_complete)
+            .map(|spent| {
+                self.spent = spent;
+                is_complete
+            })
             .map_err(|source| AgentError::State {
                 path: self.path.clone(),
                 source,
             })
+    }
+
+    /// Processor time that the last write took.
+    pub(super) const fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Waits for a write that runs, as [`Self::written`] does.
@@ -256,10 +270,6 @@ fn write_names(
     node: &NodeView<'_>,
 ) -> io::Result<()> {
     snapshot.map_or(Ok(()), |snapshot| write_line(out, &snapshot.names(node)))
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
 }
 
 #[cfg(test)]

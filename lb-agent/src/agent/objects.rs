@@ -20,7 +20,6 @@ impl<'a> ModelObjects<'a> {
             addresses: node.map_or(&[], |node| &node.addresses),
         }
     }
-
 }
 
 impl Objects for ModelObjects<'_> {

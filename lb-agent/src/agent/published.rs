@@ -10,7 +10,7 @@ use super::AgentError;
 use super::files::write_json;
 use crate::clock;
 use crate::settings::Settings;
-use crate::status::{self, AgentStatus};
+use crate::status::{self, AgentStatus, SyncSpent};
 
 /// How long changes of the status are collected.
 const STATUS_DELAY: Duration = Duration::from_millis(10);
@@ -86,13 +86,14 @@ impl Published {
         self.status_changed();
     }
 
-    /// The names of what the tables held at the last sync can be read.
-    pub(super) fn named(&mut self) {
+    /// The names of what the tables held at a sync can be read; `spent` is what was taken until then.
+    pub(super) fn named(&mut self, spent: SyncSpent) {
         if let Some((time, micros)) = self.first_sync
             && self.status.first_sync_at.is_none()
         {
             self.status.first_sync_at = Some(time);
             self.status.first_sync_micros = Some(micros);
+            self.status.first_sync_spent = Some(spent);
             self.status_changed();
         }
     }

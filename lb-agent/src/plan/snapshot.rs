@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::service::Audience;
 
@@ -86,27 +87,24 @@ impl Planner {
 
     /// Of a Service whose tables say something older: some of its endpoints have ids.
     fn kept_ids(&self, port: &DesiredPort<'_>) -> PortIds {
-        let id = self.services.get(&Arc::new(port.key.clone()));
+        let key = Arc::new(port.key.clone());
+        let id = self.services.get(&key);
         let candidates = port.selection.candidates.iter();
         let ids = candidates
             .filter(|candidate| candidate.keeps_flows())
             .map(|candidate| {
                 let id = self.backends.get(&backend_key(&port.key, candidate));
-                id.map_or(0, lb_common::id::BackendId::raw)
+                id.map_or(0, BackendId::raw)
             });
         PortIds {
-            key: Arc::new(port.key.clone()),
-            id: id.map_or(0, lb_common::id::ServiceId::raw),
+            id: id.map_or(0, ServiceId::raw),
             backends: ids.collect(),
-            shadowed: self.shadowed(&port.frontends, id.map_or(0, |id| id.index())),
+            shadowed: self.shadowed(&port.frontends, id.map_or(0, ServiceId::index)),
+            key,
         }
     }
 
-    fn shadowed(
-        &self,
-        frontends: &[(FrontendKey, FrontendKind)],
-        index: u32,
-    ) -> Vec<FrontendKey> {
+    fn shadowed(&self, frontends: &[(FrontendKey, FrontendKind)], index: u32) -> Vec<FrontendKey> {
         frontends
             .iter()
             .map(|(key, _)| *key)
@@ -150,11 +148,7 @@ impl ServiceSnapshot {
         }
     }
 
-    fn service_name<'a>(
-        &self,
-        port: &DesiredPort<'a>,
-        strings: &mut Strings<'a>,
-    ) -> ServiceName {
+    fn service_name<'a>(&self, port: &DesiredPort<'a>, strings: &mut Strings<'a>) -> ServiceName {
         let service = &*self.service;
         let ids = self.ports.iter().find(|ids| *ids.key == port.key);
         let frontends = port.frontends.iter().map(|(key, kind)| FrontendName {

@@ -275,14 +275,7 @@ fn the_oldest_service_gets_a_contested_frontend_and_its_heir_takes_over_without_
     settle(&mut planner, &mut memory, &world);
     let owner = |planner: &Planner, memory: &Memory| {
         let index = memory.frontends[&key("10.96.0.1", 80)].service_index();
-        planner
-            .services
-            .key(index)
-            .unwrap()
-            .name
-            .service
-            .name
-            .clone()
+        Arc::clone(&planner.services.key(index).unwrap().name.service.name)
     };
     assert_eq!(&*owner(&planner, &memory), "old");
     let shadowed: Vec<_> = planner

@@ -21,10 +21,7 @@ use crate::model::name::ObjectName;
 /// Notes of what is wrong with an object that is used all the same.
 pub type Notes = Vec<FieldProblem>;
 
-fn object_name(
-    metadata: &ObjectMeta,
-    interner: &mut Interner,
-) -> Result<ObjectName, FieldProblem> {
+fn object_name(metadata: &ObjectMeta, interner: &mut Interner) -> Result<ObjectName, FieldProblem> {
     let name = cluster_name(metadata)?;
     Ok(ObjectName {
         namespace: interner.get(metadata.namespace.as_deref().unwrap_or_default()),

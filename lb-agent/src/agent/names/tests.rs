@@ -71,7 +71,12 @@ fn applied(service_name: &str, address: &str) -> Event {
 
 fn endpoints(service: &str, addresses: &[&str]) -> Event {
     let endpoints = addresses.iter().map(|address| endpoint(address));
-    let slice = slice(&format!("{service}-4"), service, &[("http", 8080)], endpoints);
+    let slice = slice(
+        &format!("{service}-4"),
+        service,
+        &[("http", 8080)],
+        endpoints,
+    );
     Event::SliceApplied(Arc::new(slice))
 }
 
