@@ -1,5 +1,6 @@
-//! The pinned maps and the agent's files as a [`Reader`]. Maps are opened for reading, so that no
-//! command can change one by accident; `conntrack flush` alone opens the flow tables for writing.
+//! The pinned maps and the agent's files as a [`Reader`]. Maps are opened, and
+//! arrays mapped, for reading, so that no command can change one by accident; `conntrack flush` alone
+//! maps the flow tables for writing.
 
 mod flows;
 mod overlay;

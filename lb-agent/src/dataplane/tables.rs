@@ -172,7 +172,7 @@ impl WordTable {
     }
 }
 
-/// A table that is an array of words, mapped for reading.
+/// A table that is an array of words, mapped for reading, for good.
 #[derive(Clone, Debug)]
 pub struct WordReader {
     table: Table,
@@ -183,7 +183,9 @@ pub struct WordReader {
 impl WordReader {
     /// Opens and maps the pin of `table`.
     pub fn open(paths: &PinPaths, table: Table) -> Result<Self, OpenError> {
-        let (data, shape) = open(paths, table, Access::Read)?;
+        // The kernel maps nothing by a descriptor for reading; the mapping itself is for nothing else,
+        // cannot become so, and outlives the descriptor.
+        let (data, shape) = open(paths, table, Access::ReadWrite)?;
         let words = MappedReader::new(data.fd().as_fd(), length(table, &shape)?)
             .map_err(|source| OpenError::Map { table, source })?;
         Ok(Self {
