@@ -25,7 +25,7 @@ const CAPACITY: Capacity = Capacity {
 /// Endpoints of a Service in each family.
 const ENDPOINTS: u32 = 10;
 /// Services of the smaller cluster.
-const SMALL: u32 = 500;
+const SMALL: u32 = 200;
 /// How often a cost is measured: the least counts.
 const ROUNDS: usize = 3;
 
@@ -124,9 +124,9 @@ fn costs(services: u32) -> [Cost; 3] {
     let round = || {
         let mut first = Loop::new();
         let start = first.take_in(cluster(services), true);
-        let change = (1..=20)
+        let change = (1..=12)
             .map(|version| {
-                let number = services / 21 * version;
+                let number = services / 13 * version;
                 first.take_in(vec![slice_event(number, false, version)], false)
             })
             .reduce(Cost::least)
