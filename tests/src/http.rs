@@ -3,9 +3,14 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// A connection that bytes go through both ways.
 pub trait Connection: Read + Write {}
@@ -51,6 +56,24 @@ pub fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     Ok(stream)
+}
+
+/// The same over TLS, if the server's certificate is by the authority of `authority_pem`.
+pub fn connect_tls(
+    address: SocketAddr,
+    authority_pem: &str,
+    patience: Duration,
+) -> Result<Box<dyn Connection>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority_pem.as_bytes())?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), ServerName::from(address.ip()))?;
+    let mut stream = connect(address, patience)?;
+    client.complete_io(&mut stream)?;
+    Ok(Box::new(StreamOwned::new(client, stream)))
 }
 
 /// Sends a request and reads the head of its answer.
