@@ -1,6 +1,7 @@
 //! What Steerage is tested and shown with: a lab of network namespaces, real traffic, real agents, built
 //! packets.
 
+pub mod apiserver;
 pub mod bench;
 pub mod clock;
 pub mod cluster;
@@ -8,6 +9,7 @@ pub mod command;
 pub mod demo;
 pub mod given;
 pub mod host;
+pub mod http;
 pub mod lab;
 pub mod leak;
 pub mod ns;
@@ -15,6 +17,7 @@ pub mod packets;
 pub mod privilege;
 pub mod probe;
 pub mod prog;
+pub mod recording;
 pub mod scenario;
 pub mod tables;
 pub mod traffic;
