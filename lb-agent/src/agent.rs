@@ -10,10 +10,10 @@
 
 pub mod config;
 mod devices;
-mod files;
 mod objects;
 mod published;
 mod setup;
+mod source;
 
 use std::io;
 use std::path::PathBuf;
@@ -38,14 +38,14 @@ use crate::model::event::Event;
 use crate::model::index::Model;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::{Settings, SettingsError};
-use crate::source::directory::{self, DirectoryError, DirectoryOptions};
+use crate::source::directory::DirectoryError;
+use crate::source::kubernetes::access::AccessError;
+use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
 use devices::DeviceKeeper;
 use objects::ModelObjects;
 use published::Published;
 
-/// Batches of events that may wait.
-const QUEUED_BATCHES: usize = 16;
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
@@ -85,6 +85,9 @@ pub enum AgentError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] DirectoryError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operator must make the directory writable.
     #[error("writing {}: {source}", path.display())]
     State {
@@ -145,12 +148,7 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
     if agent.settings.debug_datapath {
         forward_log(&mut agent.loaded, &mut tasks)?;
     }
-    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
-    let (report_sender, reports) = watch::channel(SourceReport::default());
-    tasks.spawn({
-        let options = DirectoryOptions::new(agent.settings.manifests.clone());
-        async move { Ok(directory::run(options, events, report_sender).await?) }
-    });
+    let (batches, reports) = agent.start_source(&mut tasks)?;
     agent.serve(batches, reports, tasks).await
 }
 
@@ -181,6 +179,8 @@ struct Agent {
     sweeper: Sweeper,
     published: Published,
     reporter: Reporter,
+    /// Where Kubernetes Events go, if there is an API server.
+    events: Option<EventSink>,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -228,6 +228,7 @@ impl Agent {
             sweeper: Sweeper::default(),
             published,
             reporter: Reporter::default(),
+            events: None,
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -319,7 +320,12 @@ impl Agent {
         for problem in self.reporter.fresh(report) {
             tracing::warn!("{problem}");
         }
-        self.published.source_problems = report.problems.iter().map(ToString::to_string).collect();
+        let api = report.api.iter().flat_map(|api| &api.problems);
+        self.published.source_problems = api
+            .map(ToString::to_string)
+            .chain(report.problems.iter().map(ToString::to_string))
+            .collect();
+        self.published.set_api(report.api.as_ref());
         self.published.status_changed();
     }
 
@@ -379,6 +385,7 @@ impl Agent {
         let problem = error.to_string();
         if self.write_problem.as_ref() != Some(&problem) {
             tracing::warn!(retry_after = ?delay, "{problem}");
+            self.note("TablesNotWritten", &problem);
         }
         self.write_problem = Some(problem);
         self.has_work = true;

@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::AgentError;
-use super::files::write_json;
+
 use super::objects::ModelObjects;
 use crate::clock;
 use crate::plan::names;
 use crate::plan::planner::Planner;
 use crate::plan::snapshot::Snapshot;
 use crate::settings::Settings;
-use crate::status::{self, AgentStatus};
+use crate::source::report::ApiReport;
+use crate::state_file::write_json;
+use crate::status::{self, AgentStatus, ApiStatus};
 
 /// How long changes of names are collected: a large cluster's names take a while to write.
 const NAMES_DELAY: Duration = Duration::from_millis(200);
@@ -54,7 +56,7 @@ impl Published {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 started_at: clock::unix_seconds(),
-                source: format!("dir:{}", settings.manifests.display()),
+                source: settings.source.to_string(),
                 ..AgentStatus::default()
             },
             directory,
@@ -86,6 +88,15 @@ impl Published {
     pub(super) fn status_changed(&mut self) {
         let due = Instant::from_std(clock::instant()) + STATUS_DELAY;
         self.status_due.get_or_insert(due);
+    }
+
+    /// How the API server is.
+    pub(super) fn set_api(&mut self, report: Option<&ApiReport>) {
+        self.status.api = report.map(|report| ApiStatus {
+            server: report.server.clone(),
+            last_event_at: report.last_event_at,
+            last_list_at: report.last_list_at,
+        });
     }
 
     /// The tables are what the objects say, at `time` (seconds since the epoch).

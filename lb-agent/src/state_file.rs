@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 /// Writes `value` as JSON to `path`: a reader finds the old file or the new one.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut writer = BufWriter::new(File::create(&temporary)?);
