@@ -11,13 +11,13 @@
 pub mod config;
 mod devices;
 mod error;
-mod files;
 mod names;
 mod objects;
 mod published;
 #[cfg(test)]
 mod scale;
 mod setup;
+mod source;
 mod timers;
 
 use std::time::Duration;
@@ -42,7 +42,7 @@ use crate::model::index::Model;
 use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
-use crate::source::directory::{self, DirectoryOptions};
+use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
 use devices::DeviceKeeper;
@@ -52,8 +52,6 @@ use objects::ModelObjects;
 use published::Published;
 use timers::{now, ticks, until};
 
-/// Batches of events that may wait.
-const QUEUED_BATCHES: usize = 16;
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
@@ -95,12 +93,7 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
     if agent.settings.debug_datapath {
         forward_log(&mut agent.loaded, &mut tasks)?;
     }
-    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
-    let (report_sender, reports) = watch::channel(SourceReport::default());
-    tasks.spawn({
-        let options = DirectoryOptions::new(agent.settings.manifests.clone());
-        async move { Ok(directory::run(options, events, report_sender).await?) }
-    });
+    let (batches, reports) = agent.start_source(&mut tasks)?;
     agent.serve(batches, reports, tasks).await
 }
 
@@ -134,6 +127,8 @@ struct Agent {
     /// Processor time that was spent on the model.
     index_time: Duration,
     reporter: Reporter,
+    /// Where Kubernetes Events go, if there is an API server.
+    events: Option<EventSink>,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -187,6 +182,7 @@ impl Agent {
             index_time: Duration::ZERO,
             published,
             reporter: Reporter::default(),
+            events: None,
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -306,7 +302,12 @@ impl Agent {
         for problem in self.reporter.fresh(report) {
             tracing::warn!("{problem}");
         }
-        self.published.source_problems = report.problems.iter().map(ToString::to_string).collect();
+        let api = report.api.iter().flat_map(|api| &api.problems);
+        self.published.source_problems = api
+            .map(ToString::to_string)
+            .chain(report.problems.iter().map(ToString::to_string))
+            .collect();
+        self.published.set_api(report.api.as_ref());
         self.published.status_changed();
     }
 
@@ -386,6 +387,7 @@ impl Agent {
         let problem = error.to_string();
         if self.write_problem.as_ref() != Some(&problem) {
             tracing::warn!(retry_after = ?delay, "{problem}");
+            self.note("TablesNotWritten", &problem);
         }
         self.write_problem = Some(problem);
         self.has_work = true;

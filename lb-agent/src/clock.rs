@@ -40,3 +40,17 @@ pub fn unix_seconds() -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
+
+/// Microseconds since the Unix epoch, for Kubernetes Events; 0 on a machine whose clock is before
+/// it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+pub fn unix_micros() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_micros()).ok())
+        .unwrap_or(0)
+}

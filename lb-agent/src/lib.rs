@@ -20,4 +20,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod settings;
 pub mod source;
+mod state_file;
 pub mod status;

@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::AgentError;
-use super::files::{Replacement, write_line};
 use super::objects::ModelObjects;
 use super::timers::now;
 use crate::clock;
@@ -30,6 +29,7 @@ use crate::plan::NodeView;
 use crate::plan::names::{Head, VERSION};
 use crate::plan::snapshot::ServiceSnapshot;
 use crate::reconcile::Reconciler;
+use crate::state_file::{Replacement, write_line};
 
 /// How long changes are collected.
 const DELAY: Duration = Duration::from_millis(200);

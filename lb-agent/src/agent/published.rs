@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::AgentError;
-use super::files::write_json;
 use crate::clock;
 use crate::settings::Settings;
-use crate::status::{self, AgentStatus, SyncSpent};
+use crate::source::report::ApiReport;
+use crate::state_file::write_json;
+use crate::status::{self, AgentStatus, ApiStatus, SyncSpent};
 
 /// How long changes of the status are collected.
 const STATUS_DELAY: Duration = Duration::from_millis(10);
@@ -45,7 +46,7 @@ impl Published {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 started_at: clock::unix_seconds(),
-                source: format!("dir:{}", settings.manifests.display()),
+                source: settings.source.to_string(),
                 ..AgentStatus::default()
             },
             directory,
@@ -71,6 +72,15 @@ impl Published {
     pub(super) fn status_changed(&mut self) {
         let due = Instant::from_std(clock::instant()) + STATUS_DELAY;
         self.status_due.get_or_insert(due);
+    }
+
+    /// How the API server is.
+    pub(super) fn set_api(&mut self, report: Option<&ApiReport>) {
+        self.status.api = report.map(|report| ApiStatus {
+            server: report.server.clone(),
+            last_event_at: report.last_event_at,
+            last_list_at: report.last_list_at,
+        });
     }
 
     /// The tables are what the objects say, at `time` (seconds since the epoch).

@@ -29,12 +29,17 @@ pub(super) fn write_config(
 
 /// A random number that is not 0, which means "none yet".
 fn random_seed() -> Result<u64, AgentError> {
+    Ok(random_number()? | 1)
+}
+
+/// A random number.
+pub(super) fn random_number() -> Result<u64, AgentError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
         |errno| AgentError::Runtime {
-            operation: "choosing a random seed",
+            operation: "choosing a random number",
             source: errno.into(),
         },
     )?;
-    Ok(u64::from_ne_bytes(bytes) | 1)
+    Ok(u64::from_ne_bytes(bytes))
 }

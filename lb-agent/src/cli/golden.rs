@@ -37,7 +37,7 @@ use crate::dataplane::Actual;
 use crate::plan::names::{
     EndpointName, FrontendName, Names, OutReason, ReportName, ServiceName, VERSION,
 };
-use crate::status::AgentStatus;
+use crate::status::{AgentStatus, ApiStatus};
 
 const WEB: ServiceId = ServiceId::new(1, 0);
 const DNS: ServiceId = ServiceId::new(2, 3);
@@ -452,6 +452,7 @@ fn golden_status() {
         first_sync_micros: Some(1_500),
         last_sync_micros: Some(800),
         source: "dir:/etc/steerage/manifests".to_owned(),
+        api: None,
         pending_writes: 0,
         problems: vec!["web.yaml: document 2: line 14: spec.ports[0].port: missing".to_owned()],
     };
@@ -467,8 +468,19 @@ fn golden_status() {
         (Reason::FragmentWithoutFirst, counter(1)),
     ];
     let (tables, names, maps) = (tables(), names(), maps(&map_inputs()));
+    let api_agent = AgentStatus {
+        source: "kubernetes".to_owned(),
+        api: Some(ApiStatus {
+            server: "https://10.0.0.1:6443".to_owned(),
+            last_event_at: Some(8_001),
+            last_list_at: Some(1_002),
+        }),
+        problems: vec![],
+        ..agent.clone()
+    };
     for (name, agent) in [
         ("status", Some((&agent, true))),
+        ("status-api", Some((&api_agent, true))),
         ("status-agent-down", Some((&agent, false))),
         ("status-no-agent", None),
     ] {

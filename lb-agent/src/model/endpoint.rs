@@ -29,6 +29,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// Annotation `steerage.dev/weight`, 0 to [`MAX_WEIGHT`]; 0 takes no new flows.
     pub weight: u16,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`: when the change happened that
+    /// made the slice what it is, in microseconds since the Unix epoch.
+    pub triggered_micros: Option<i64>,
 }
 
 /// One of `endpoints`; absent conditions have got the values their absence means.

@@ -59,6 +59,7 @@ fn slice(slice: &str, service: &str, last_octet: u8) -> Arc<EndpointSlice> {
             port: 8080,
         }],
         weight: DEFAULT_WEIGHT,
+        triggered_micros: None,
     })
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn slice(
             })
             .collect(),
         weight: DEFAULT_WEIGHT,
+        triggered_micros: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::{
     Endpoint as ApiEndpoint, EndpointPort as ApiPort, EndpointSlice as ApiSlice,
 };
+use k8s_openapi::jiff::Timestamp;
 
 use super::{Notes, address, label, object_name, port, protocol};
 use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice, MAX_WEIGHT};
@@ -18,6 +19,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Annotation of the weight of a slice's endpoints.
 pub const WEIGHT: &str = "steerage.dev/weight";
+/// Annotation of when what changed the slice happened.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The most endpoints of one slice. The API server allows 1000; a slice written by hand may have
 /// as many as a port's worth of table slots.
 pub const MAX_ENDPOINTS: usize = 65_535;
@@ -66,6 +69,7 @@ pub fn convert(
         endpoints,
         ports: ports(slice.ports.as_deref().unwrap_or_default(), notes),
         weight: weight(slice, notes),
+        triggered_micros: triggered_micros(slice),
         name,
     }))
 }
@@ -175,6 +179,13 @@ fn weight(slice: &ApiSlice, notes: &mut Notes) -> u16 {
             ));
             DEFAULT_WEIGHT
         })
+}
+
+/// Only a latency is measured by it: what cannot be read is as if it were not there.
+fn triggered_micros(slice: &ApiSlice) -> Option<i64> {
+    let text = slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let time: Timestamp = text.parse().ok()?;
+    Some(time.as_microsecond())
 }
 
 #[cfg(test)]

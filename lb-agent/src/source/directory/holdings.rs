@@ -84,7 +84,10 @@ impl Holdings {
             }
         }
         problems.sort();
-        SourceReport { problems }
+        SourceReport {
+            problems,
+            api: None,
+        }
     }
 
     /// The names of the files that hold something or have problems.

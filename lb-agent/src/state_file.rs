@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// A file that is being written, and takes the place of `path` once it is whole.
 #[derive(Debug)]
-pub(super) struct Replacement {
+pub(crate) struct Replacement {
     path: PathBuf,
     temporary: PathBuf,
     writer: BufWriter<File>,
@@ -16,7 +16,7 @@ pub(super) struct Replacement {
 
 impl Replacement {
     /// Begins beside `path`; what is left there of an earlier try is overwritten.
-    pub(super) fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".new");
         Ok(Self {
@@ -27,25 +27,25 @@ impl Replacement {
     }
 
     /// Where to write.
-    pub(super) const fn writer(&mut self) -> &mut BufWriter<File> {
+    pub(crate) const fn writer(&mut self) -> &mut BufWriter<File> {
         &mut self.writer
     }
 
     /// Takes the place: a reader finds the old file or the new one.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         self.writer.flush()?;
         fs::rename(&self.temporary, &self.path)
     }
 }
 
 /// Writes `value` as one line of JSON.
-pub(super) fn write_line(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_line(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *writer, value)?;
     writer.write_all(b"\n")
 }
 
 /// Writes `value` as JSON to `path`: a reader finds the old file or the new one.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut replacement = Replacement::new(path)?;
     write_line(replacement.writer(), value)?;
     replacement.finish()
