@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod dice;
+pub mod follower;
 pub mod given;
 pub mod host;
 pub mod http;

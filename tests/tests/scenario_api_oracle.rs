@@ -4,15 +4,12 @@
     reason = "a test binary is nothing but tests"
 )]
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
-use lb_tests::apiserver::Resource;
 use lb_tests::oracle::random::{Change, NODE, RandomCluster};
-use lb_tests::oracle::{Cluster, Expected, tables};
+use lb_tests::oracle::{Expected, tables};
 use lb_tests::recording::Recording;
-use lb_tests::replica::{Replica, name_of};
-use serde_json::Value;
+use lb_tests::replica::Replica;
+use serde_json::json;
 
 /// Random clusters, and what happens in each.
 const CLUSTERS: u64 = 150;
@@ -27,10 +24,10 @@ fn follow(seed: u64) -> Result<()> {
     for number in 0..CHANGES {
         let change = cluster.change();
         let event = match &change {
-            Change::Apply(resource, object) => replica.applied(*resource, object)?,
+            Change::Apply(resource, object) => replica.event_of(*resource, object)?,
             Change::Delete(resource, name) => {
-                let metadata = serde_json::json!({ "namespace": "default", "name": name });
-                Replica::removed(*resource, &serde_json::json!({ "metadata": metadata }))?
+                let metadata = json!({ "namespace": "default", "name": name });
+                Replica::event_without(*resource, &json!({ "metadata": metadata }))?
             }
         };
         replica.take_in(vec![event])?;
@@ -52,54 +49,26 @@ fn tables_of_random_clusters_are_what_the_oracle_says_after_every_change() {
     }
 }
 
-/// The objects of the recording as they are at some point.
-struct Present(BTreeMap<(Resource, String), Value>);
-
-impl Present {
-    fn cluster(&self) -> Cluster {
-        let all = |wanted: Resource| -> Vec<Value> {
-            let objects = self.0.iter().filter(|((of, _), _)| *of == wanted);
-            objects.map(|(_, object)| object.clone()).collect()
-        };
-        let node = self.0.get(&(Resource::Nodes, NODE.to_owned()));
-        Cluster {
-            services: all(Resource::Services),
-            slices: all(Resource::EndpointSlices),
-            service_cidrs: Vec::new(),
-            node: node.cloned().unwrap_or_default(),
-            node_name: NODE.to_owned(),
-        }
-    }
-}
-
 fn replay() -> Result<usize> {
     let recording = Recording::load()?;
     let mut replica = Replica::new(NODE, 1)?;
-    let mut present = Present(BTreeMap::new());
-    for (resource, objects) in &recording.lists {
-        for object in objects {
-            let name = name_of(object).to_string();
-            present.0.insert((*resource, name), object.clone());
-        }
-    }
-    let objects: Vec<_> = present.0.iter().map(|((of, _), it)| (*of, it)).collect();
+    let (_, mut present) = recording.present(0);
+    let objects: Vec<_> = present.objects().collect();
     let listed = replica.listed(&objects)?;
     replica.take_in(listed)?;
     let mut most = 0;
     for (number, step) in recording.steps.iter().enumerate() {
         for change in recording.changes_of(number) {
-            let key = (change.resource, name_of(&change.object).to_string());
+            present.happen(change);
             let event = if change.is_deleted {
-                present.0.remove(&key);
-                Replica::removed(change.resource, &change.object)?
+                Replica::event_without(change.resource, &change.object)?
             } else {
-                present.0.insert(key, change.object.clone());
-                replica.applied(change.resource, &change.object)?
+                replica.event_of(change.resource, &change.object)?
             };
             replica.take_in(vec![event])?;
         }
         replica.settle()?;
-        let expected = Expected::of(&present.cluster());
+        let expected = Expected::of(&present.cluster(NODE));
         most = most.max(expected.frontends.len());
         tables::check(&replica.tables()?, &expected, &tables::PUBLISHED)
             .with_context(|| format!("at the end of {}", step.name))?;
