@@ -13,6 +13,7 @@ pub mod http;
 pub mod lab;
 pub mod leak;
 pub mod ns;
+pub mod observer;
 pub mod packets;
 pub mod privilege;
 pub mod probe;
