@@ -62,6 +62,11 @@ fn wrong_usage_exits_with_2() {
     fails(&["service", "list", "--watch=1ms"], 2, "100ms");
     fails(&["run", "--source", "kube"], 2, "kubernetes or dir:PATH");
     fails(
+        &["run", "--source", "dir:x", "--kubeconfig", "y"],
+        2,
+        "--source kubernetes",
+    );
+    fails(
         &["run", "--api-server", "10.0.0.1:6443"],
         2,
         "https://10.0.0.1:6443",

@@ -97,8 +97,8 @@ fn a_cluster_is_listed_and_followed() {
         server.delete(Resource::Services, "ns", name).unwrap();
     }
     observer
-        .await_seen("the tables are empty", |seen| {
-            seen.tables.dataplane().is_empty()
+        .await_seen("no frontend is left", |seen| {
+            seen.tables.dataplane().frontends.is_empty()
         })
         .unwrap();
     assert_eq!(observer.warnings(), Vec::<String>::new());
@@ -421,10 +421,6 @@ fn a_recorded_cluster_arrives_whole_whatever_happens_to_its_streams() {
             tables.frontends.keys().copied().collect::<Vec<_>>()
         };
         assert_eq!(frontends(&followed), frontends(&fresh));
-        assert_eq!(
-            followed.tables.dataplane().backends.len(),
-            fresh.tables.dataplane().backends.len()
-        );
     }
     assert!(counts[0] > 20 && counts[1] < 5, "{counts:?}");
 }
