@@ -8,6 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use lb_agent::dataplane::Actual;
 use lb_agent::model::event::Event;
 use lb_agent::settings::ApiSettings;
 use lb_agent::source::kubernetes::backoff::Backoff;
@@ -22,8 +23,6 @@ use tokio::time::timeout;
 
 use crate::apiserver::ApiServer;
 use crate::clock;
-use crate::oracle::tables;
-use crate::oracle::{Expected, Kind};
 use crate::replica::Replica;
 
 /// Batches of events that may wait, as in the agent.
@@ -106,11 +105,10 @@ impl Follower {
         })
     }
 
-    /// Listens and writes until the tables are as expected, of the kinds of frontends in `scope`.
+    /// Listens and writes until the tables stand the check, which says what is wrong with them.
     pub fn await_tables(
         &mut self,
-        expected: &Expected,
-        scope: &[Kind],
+        check: impl Fn(&Actual) -> Result<()>,
         within: Duration,
     ) -> Result<()> {
         let started = clock::now();
@@ -119,8 +117,7 @@ impl Follower {
             let is_late = started.elapsed() >= within;
             if is_worth_a_look || is_late {
                 self.replica.settle()?;
-                let outcome = tables::check(&self.replica.tables()?, expected, scope);
-                match outcome {
+                match check(&self.replica.tables()?) {
                     Ok(()) if self.replica.is_synced() => return Ok(()),
                     Err(error) if is_late => {
                         return Err(error.context(format!("{:?}", self.report())));

@@ -15,6 +15,7 @@ pub mod http;
 pub mod lab;
 pub mod leak;
 pub mod ns;
+pub mod observer;
 pub mod oracle;
 pub mod packets;
 pub mod privilege;

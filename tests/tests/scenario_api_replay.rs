@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use lb_agent::dataplane::Actual;
 use lb_tests::apiserver::{ApiServer, Cut, Fault, Resource, Rule};
 use lb_tests::clock;
 use lb_tests::dice::Dice;
@@ -101,20 +102,23 @@ impl Disturbance {
     }
 }
 
-/// Waits for the tables, and compares them with those of an agent that begins with empty ones.
+/// Waits until the tables are what the oracle says.
 fn compare(follower: &mut Follower, present: &Present<'_>) -> Result<()> {
-    let cluster = present.cluster(NODE);
-    let expected = Expected::of(&cluster);
-    follower.await_tables(&expected, &tables::PUBLISHED, PATIENCE)
+    let expected = Expected::of(&present.cluster(NODE));
+    let check = |found: &Actual| tables::check(found, &expected, &tables::PUBLISHED);
+    follower.await_tables(check, PATIENCE)
 }
 
-fn compare_with_fresh(follower: &Follower, present: &Present<'_>) -> Result<()> {
+/// The same, and until they are what an agent makes of these objects that begins with empty ones.
+fn compare_with_fresh(follower: &mut Follower, present: &Present<'_>) -> Result<()> {
     let mut fresh = Replica::new(NODE, 0)?;
     let objects: Vec<_> = present.objects().collect();
     let listed = fresh.listed(&objects)?;
     fresh.take_in(listed)?;
     fresh.settle()?;
-    tables::check_same(&follower.replica.tables()?, &fresh.tables()?)
+    let wanted = fresh.tables()?;
+    compare(follower, present)?;
+    follower.await_tables(|found| tables::check_same(found, &wanted), PATIENCE)
 }
 
 /// One run: from a random point on, some changes with random disturbances among them.
@@ -148,9 +152,8 @@ fn run(seed: u64) -> Result<()> {
                 .with_context(|| format!("after {number} changes from {first}: {story:?}"))?;
         }
     }
-    compare(&mut follower, &present)
-        .with_context(|| format!("at the end, from change {first}: {story:?}"))?;
-    compare_with_fresh(&follower, &present)
+    compare_with_fresh(&mut follower, &present)
+        .with_context(|| format!("at the end, from change {first}: {story:?}"))
 }
 
 fn runs(part: u64) {
@@ -192,8 +195,7 @@ fn whole() -> Result<()> {
             change.replay(&server)?;
             present.happen(change);
         }
-        compare(&mut follower, &present)
-            .and_then(|()| compare_with_fresh(&follower, &present))
+        compare_with_fresh(&mut follower, &present)
             .with_context(|| format!("at the end of {}", step.name))?;
     }
     Ok(())

@@ -51,6 +51,10 @@ impl Lines {
 }
 
 /// Splits the items of a list.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the state of a scanner: each says where in the text it is"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Items {
     /// Open objects and arrays.

@@ -52,6 +52,10 @@ enum Phase {
     },
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and most combinations occur"
+)]
 #[derive(Debug)]
 pub(super) struct Watch {
     kind: Kind,

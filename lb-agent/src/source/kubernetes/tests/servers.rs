@@ -42,7 +42,11 @@ fn the_next_server_is_asked_at_once_when_one_cannot_be_reached() {
         rig.stream(kind, 5, &[]);
     }
     assert_eq!(rig.machine.working().map(|it| &**it), Some(B));
-    assert!(rig.said.iter().any(|it| it == "recovered"), "{:?}", rig.said);
+    assert!(
+        rig.said.iter().any(|it| it == "recovered"),
+        "{:?}",
+        rig.said
+    );
 }
 
 #[test]
