@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_agent::dataplane::Actual;
-use lb_tests::apiserver::{ApiServer, Cut, Fault, Resource, Rule};
+use lb_tests::apiserver::{ApiServer, Cut, Fault, Resource, Rule, Verb};
 use lb_tests::clock;
 use lb_tests::dice::Dice;
 use lb_tests::follower::Follower;
@@ -121,14 +121,22 @@ fn compare_with_fresh(follower: &mut Follower, present: &Present<'_>) -> Result<
     follower.await_tables(|found| tables::check_same(found, &wanted), PATIENCE)
 }
 
+/// A server in the state of the recording at some point, which takes no Events: they would take up
+/// revisions that the recording needs.
+fn serve(present: &Present<'_>, revision: u64) -> Result<ApiServer> {
+    let server = ApiServer::start()?;
+    server.forbid(Verb::Create, Resource::Events);
+    present.fill(&server, revision)?;
+    Ok(server)
+}
+
 /// One run: from a random point on, some changes with random disturbances among them.
 fn run(seed: u64) -> Result<()> {
     let mut dice = Dice::new(seed);
     let recording = &*RECORDING;
     let first = dice.roll(recording.changes.len() - CHANGES);
     let (revision, mut present) = recording.present(first);
-    let server = ApiServer::start()?;
-    present.fill(&server, revision)?;
+    let server = serve(&present, revision)?;
     let mut follower = Follower::start(&server, NODE, seed)?;
     let mut story = Vec::new();
     let changes = recording.changes.iter().skip(first).take(CHANGES);
@@ -187,8 +195,7 @@ fn disturbed_replays_end_as_the_oracle_says_fourth_part() {
 fn whole() -> Result<()> {
     let recording = &*RECORDING;
     let (revision, mut present) = recording.present(0);
-    let server = ApiServer::start()?;
-    present.fill(&server, revision)?;
+    let server = serve(&present, revision)?;
     let mut follower = Follower::start(&server, NODE, 1)?;
     for (number, step) in recording.steps.iter().enumerate() {
         for change in recording.changes_of(number) {
@@ -211,8 +218,7 @@ fn disturb(disturbance: Disturbance) -> Result<()> {
     let recording = &*RECORDING;
     let mid = recording.changes.len() / 2;
     let (revision, present) = recording.present(mid);
-    let server = ApiServer::start()?;
-    present.fill(&server, revision)?;
+    let server = serve(&present, revision)?;
     let mut follower = Follower::start(&server, NODE, 1)?;
     compare(&mut follower, &present)?;
     let before = follower.replica.tables()?;
