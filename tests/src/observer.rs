@@ -111,14 +111,15 @@ impl Observer {
     pub fn await_seen(&self, what: &str, mut is_so: impl FnMut(&Seen) -> bool) -> Result<()> {
         let result = clock::eventually(what, PATIENCE, || Ok(is_so(&self.seen()).then_some(())));
         result.map_err(|error| {
-            let seen = self.seen();
-            let services: Vec<_> = services(&seen.model);
-            anyhow!(
-                "{error}; services {services:?}, report {:?}, log:\n{}",
-                seen.report,
-                self.log.text()
-            )
+            let (services, report) = self.described();
+            let log = self.log.text();
+            anyhow!("{error}; services {services:?}, report {report:?}, log:\n{log}")
         })
+    }
+
+    fn described(&self) -> (Vec<String>, SourceReport) {
+        let seen = self.seen();
+        (services(&seen.model), seen.report.clone())
     }
 
     /// Waits until these are the Services, with so many endpoints: `ns/name 3`.

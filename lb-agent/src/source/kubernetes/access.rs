@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::Uri;
 use kube::Config;
@@ -88,7 +89,7 @@ impl Access {
     /// The servers of the settings.
     pub fn configured(&self) -> Vec<Url> {
         match &self.own {
-            Some(own) if self.settings.servers.is_empty() => vec![own.clone()],
+            Some(own) if self.settings.servers.is_empty() => vec![Arc::clone(own)],
             _ => {
                 let servers = self.settings.servers.iter();
                 servers

@@ -56,7 +56,7 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Connections {
-    pub(super) fn new(access: Access, connect: Time) -> Self {
+    pub(super) const fn new(access: Access, connect: Time) -> Self {
         Self {
             access,
             connect,

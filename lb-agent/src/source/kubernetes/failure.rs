@@ -56,12 +56,13 @@ impl Failure {
     /// credentials must be read again.
     pub(super) const fn fault(&self, failures: u32) -> (bool, bool) {
         match self {
-            Self::Fault(Fault::Cut) => (failures >= TOLERATED, false),
             Self::Fault(Fault::Unreachable(_)) | Self::Silent(true) => (true, false),
             Self::Fault(Fault::Certificate(_) | Fault::Credentials(_)) => (true, true),
             Self::Status(status) if status.code == 401 => (true, true),
             Self::Status(status) => (status.code >= 500 && failures >= TOLERATED, false),
-            Self::Broken | Self::Silent(false) => (failures >= TOLERATED, false),
+            Self::Broken | Self::Silent(false) | Self::Fault(Fault::Cut) => {
+                (failures >= TOLERATED, false)
+            }
             Self::Ended(_) | Self::Unsupported => (false, false),
         }
     }
