@@ -16,7 +16,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -113,6 +115,23 @@ impl ApiServer {
     /// The certificate of its authority, of a server over TLS.
     pub fn authority_pem(&self) -> Option<&str> {
         self.authority_pem.as_deref()
+    }
+
+    /// A kubeconfig for it, in JSON, which is YAML; with a bearer token, if there is one.
+    pub fn kubeconfig(&self, token: Option<&str>) -> Value {
+        let mut cluster = json!({ "server": self.url() });
+        if let Some(pem) = &self.authority_pem {
+            cluster["certificate-authority-data"] = STANDARD.encode(pem).into();
+        }
+        let user = token.map_or_else(|| json!({}), |token| json!({ "token": token }));
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "test", "cluster": cluster }],
+            "users": [{ "name": "test", "user": user }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "current-context": "test",
+        })
     }
 
     /// Creates or replaces an object; its kind says where. The revision it got.

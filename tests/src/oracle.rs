@@ -16,7 +16,7 @@ mod read;
 pub mod tables;
 
 use endpoints::{Endpoint, Lists};
-use read::{Network, Node, Port, Service};
+use read::{Node, Port, Service};
 
 /// What a cluster's API says, as lists have it.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,9 @@ pub struct Cluster {
 
 /// TCP, UDP or SCTP.
 pub type Protocol = String;
+
+/// A network: its first address and prefix length.
+pub type Network = (IpAddr, u8);
 
 /// What clients dial.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

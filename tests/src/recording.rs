@@ -1,15 +1,19 @@
 //! What a real API server sent, read from `tests/fixtures/recordings`: lists, and the changes that
 //! followed them, in one order over all kinds, with the steps that caused them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use flate2::read::GzDecoder;
+use lb_agent::model::name::ObjectName;
 use serde_json::Value;
 
 use crate::apiserver::{ApiServer, Resource};
+use crate::oracle::Cluster;
+use crate::replica::name_of;
 
 /// A recorded session.
 #[derive(Clone, Debug)]
@@ -139,17 +143,24 @@ impl Recording {
 
     /// Puts the objects of the first lists into a server that is empty.
     pub fn begin(&self, server: &ApiServer) -> Result<()> {
-        let objects = self.lists.iter().flat_map(|(resource, objects)| {
-            let objects = objects.iter();
-            objects.map(|object| Ok((revision_of(object)?, *resource, object)))
-        });
-        let mut objects: Vec<_> = objects.collect::<Result<_>>()?;
-        objects.sort_by_key(|(revision, ..)| *revision);
-        for (revision, resource, object) in objects {
-            server.restore(resource, object, revision)?;
+        let (revision, present) = self.present(0);
+        present.fill(server, revision)
+    }
+
+    /// Every object after the first `changes` changes, with the newest revision then.
+    pub fn present(&self, changes: usize) -> (u64, Present<'_>) {
+        let mut present = Present::default();
+        for (resource, objects) in &self.lists {
+            for object in objects {
+                present.apply(*resource, object);
+            }
         }
-        server.advance(self.revision);
-        Ok(())
+        let mut revision = self.revision;
+        for change in self.changes.iter().take(changes) {
+            revision = change.revision;
+            present.happen(change);
+        }
+        (revision, present)
     }
 
     /// The changes of a step, which is one of [`steps`](Self::steps).
@@ -177,16 +188,73 @@ impl Recording {
     }
 }
 
+/// The objects at some point of a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Present<'a>(BTreeMap<(Resource, ObjectName), &'a Value>);
+
+impl<'a> Present<'a> {
+    /// An object is there, or has changed.
+    fn apply(&mut self, resource: Resource, object: &'a Value) {
+        self.0.insert((resource, name_of(object)), object);
+    }
+
+    /// Something more happens.
+    pub fn happen(&mut self, change: &'a Change) {
+        if change.is_deleted {
+            let name = name_of(&change.object);
+            self.0.remove(&(change.resource, name));
+        } else {
+            self.apply(change.resource, &change.object);
+        }
+    }
+
+    /// Every object.
+    pub fn objects(&self) -> impl Iterator<Item = (Resource, &'a Value)> {
+        let objects = self.0.iter();
+        objects.map(|((resource, _), object)| (*resource, *object))
+    }
+
+    /// What the API says to the agent of a node.
+    pub fn cluster(&self, node_name: &str) -> Cluster {
+        let all = |wanted: Resource| -> Vec<Value> {
+            let objects = self.objects().filter(|(resource, _)| *resource == wanted);
+            objects.map(|(_, object)| object.clone()).collect()
+        };
+        let nodes = all(Resource::Nodes);
+        let node = nodes.iter().find(|node| name_of(node).name == node_name);
+        Cluster {
+            services: all(Resource::Services),
+            slices: all(Resource::EndpointSlices),
+            service_cidrs: all(Resource::ServiceCidrs),
+            node: node.cloned().unwrap_or_default(),
+            node_name: node_name.to_owned(),
+        }
+    }
+
+    /// Puts every object into a server that is empty, each at its own revision, and moves it on to
+    /// `revision`.
+    pub fn fill(&self, server: &ApiServer, revision: u64) -> Result<()> {
+        let objects = self.objects();
+        let objects = objects.map(|(of, object)| Ok((revision_of(object)?, of, object)));
+        let mut objects: Vec<_> = objects.collect::<Result<_>>()?;
+        objects.sort_by_key(|(revision, ..)| *revision);
+        for (revision, resource, object) in objects {
+            server.restore(resource, object, revision)?;
+        }
+        server.advance(revision);
+        Ok(())
+    }
+}
+
 impl Change {
     /// Does to a server what this change did to the real one.
     pub fn replay(&self, server: &ApiServer) -> Result<()> {
         if !self.is_deleted {
             return server.restore(self.resource, &self.object, self.revision);
         }
-        let text = |pointer| self.object.pointer(pointer).and_then(Value::as_str);
-        let namespace = text("/metadata/namespace").unwrap_or_default();
-        let name = text("/metadata/name").unwrap_or_default();
-        server.restore_deletion(self.resource, (namespace, name), self.revision)
+        let name = name_of(&self.object);
+        let place = (name.namespace.as_str(), name.name.as_str());
+        server.restore_deletion(self.resource, place, self.revision)
     }
 }
 

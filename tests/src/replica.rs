@@ -127,6 +127,11 @@ impl Replica {
         self.is_listed && reconciler.is_some_and(Reconciler::is_synced)
     }
 
+    /// How many writes this agent has made.
+    pub fn applied(&self) -> u64 {
+        self.reconciler.as_ref().map_or(0, Reconciler::applied)
+    }
+
     /// What the tables hold; an error if they contradict each other.
     pub fn tables(&self) -> Result<Actual> {
         let reconciler = self.reconciler.as_ref().context("the agent is dead")?;
@@ -137,7 +142,7 @@ impl Replica {
 
     /// The event of an object that is there; `None` for one that is nobody's business, which counts
     /// as gone.
-    pub fn applied(&mut self, resource: Resource, object: &Value) -> Result<Event> {
+    pub fn event_of(&mut self, resource: Resource, object: &Value) -> Result<Event> {
         let notes = &mut Vec::new();
         let interner = &mut self.interner;
         let name = name_of(object);
@@ -167,7 +172,7 @@ impl Replica {
     }
 
     /// The event of an object that is gone.
-    pub fn removed(resource: Resource, object: &Value) -> Result<Event> {
+    pub fn event_without(resource: Resource, object: &Value) -> Result<Event> {
         let name = name_of(object);
         Ok(match resource {
             Resource::Services => Event::ServiceRemoved(name),
@@ -188,7 +193,7 @@ impl Replica {
         for (resource, kind) in kinds {
             events.push(Event::Restarted(kind));
             for (_, object) in objects.iter().filter(|(of, _)| *of == resource) {
-                events.push(self.applied(resource, object)?);
+                events.push(self.event_of(resource, object)?);
             }
             events.push(Event::Listed(kind));
         }

@@ -88,6 +88,12 @@ fn settings(args: &RunArgs, places: &Places) -> Result<Settings, CliError> {
         None => host_name()?,
     };
     let source = match &args.source {
+        SourceChoice::Directory(_) if !args.api_server.is_empty() || args.kubeconfig.is_some() => {
+            return Err(CliError::Usage {
+                message: "--api-server and --kubeconfig mean nothing to a directory".to_owned(),
+                hint: "use --source kubernetes, or leave them out",
+            });
+        }
         SourceChoice::Directory(path) => SourceSettings::Directory(path.clone()),
         SourceChoice::Kubernetes => SourceSettings::Kubernetes(api_settings(args)),
     };

@@ -5,10 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 
-use super::{Cluster, Protocol};
-
-/// A network: its first address and prefix length.
-pub type Network = (IpAddr, u8);
+use super::{Cluster, Network, Protocol};
 
 /// A Service that is served.
 pub(super) struct Service {

@@ -76,6 +76,58 @@ pub fn check(tables: &Actual, expected: &Expected, scope: &[Kind]) -> Result<()>
     Ok(())
 }
 
+/// Fails, with everything that differs, unless packets meet the same in both: every frontend, set and
+/// slot. Ids and places aside, which depend on what was there before.
+pub fn check_same(found: &Actual, wanted: &Actual) -> Result<()> {
+    let (found, wanted) = (meaning(found)?, meaning(wanted)?);
+    let mut problems = Vec::new();
+    for key in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
+        let (found, wanted) = (found.get(key), wanted.get(key));
+        if found == wanted {
+            continue;
+        }
+        let sets = |meaning: Option<&Meaning>| {
+            meaning.map(|(value, regions)| {
+                let sets = regions
+                    .iter()
+                    .map(|(header, backends, _)| (header, backends));
+                format!("{value} {:?}", sets.collect::<Vec<_>>())
+            })
+        };
+        let (found, wanted) = (sets(found), sets(wanted));
+        problems.push(if found == wanted {
+            format!("{key}: the slots differ")
+        } else {
+            format!("{key}: {found:?}, not {wanted:?}")
+        });
+    }
+    if !problems.is_empty() {
+        bail!("the tables differ:\n{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+/// What packets to a frontend meet: what the frontend says, and the regions of both audiences.
+type Meaning = (String, Vec<Region>);
+
+fn meaning(tables: &Actual) -> Result<BTreeMap<String, Meaning>> {
+    let mut all = BTreeMap::new();
+    for (key, value) in &tables.frontends {
+        let address = Ipv6Addr::from(key.address()).to_canonical();
+        let name = format!("{address} {} {:?}", key.port(), key.protocol());
+        let text = format!("{:?}, ready {}", value.kind(), value.has_ready());
+        let mut regions = Vec::new();
+        if key.protocol().is_some() {
+            let words = tables.services.get(&value.service_index());
+            for word in words.with_context(|| format!("{name} leads nowhere"))? {
+                regions.push(region(tables, *word)?);
+            }
+        }
+        all.insert(name, (text, regions));
+    }
+    Ok(all)
+}
+
 fn named(
     key: &FrontendKey,
     address: IpAddr,
@@ -104,6 +156,26 @@ fn named(
 
 /// What the region of a word does with new flows, and for how long a client keeps its backend.
 fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
+    let (header, backends, _) = region(tables, word)?;
+    let places = backends
+        .iter()
+        .map(|(address, port, _)| (*address, *port))
+        .collect();
+    let outcome = match header.when_empty {
+        _ if !backends.is_empty() => Outcome::To(places),
+        WhenEmpty::Refuse => Outcome::Refuse,
+        WhenEmpty::Drop => Outcome::Drop,
+    };
+    Ok((outcome, header.affinity_seconds))
+}
+
+/// A backend: address, port and flags.
+type Backend = (IpAddr, u16, u8);
+
+/// A region: its header, its backends and the backend of each slot, by position.
+type Region = (RegionHeader, Vec<Backend>, Vec<u64>);
+
+fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
     let region = tables.regions.get(&word.offset());
     let words = region.with_context(|| format!("no region at {}", word.offset()))?;
     let word_at = |index: u32| {
@@ -112,7 +184,7 @@ fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
         word.context("a region that is too short")
     };
     let header = RegionHeader::decode([word_at(0)?, word_at(1)?]);
-    let mut backends = BTreeSet::new();
+    let mut backends = Vec::new();
     for position in 0..header.count {
         let (index, is_upper) = RegionHeader::id_word(position);
         let word = word_at(index)?;
@@ -126,12 +198,12 @@ fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
         let record = record.filter(|record| record.is(id));
         let record = record.with_context(|| format!("no backend {id:?}"))?;
         let address = Ipv6Addr::from(record.address()).to_canonical();
-        backends.insert((address, record.port()));
+        backends.push((address, record.port(), record.flags().0));
     }
-    let outcome = match header.when_empty {
-        _ if !backends.is_empty() => Outcome::To(backends),
-        WhenEmpty::Refuse => Outcome::Refuse,
-        WhenEmpty::Drop => Outcome::Drop,
-    };
-    Ok((outcome, header.affinity_seconds))
+    let mut slots = Vec::new();
+    for slot in 0..header.table_size {
+        let (index, shift) = header.slot_word(slot);
+        slots.push(word_at(index)? >> shift & 0xffff);
+    }
+    Ok((header, backends, slots))
 }

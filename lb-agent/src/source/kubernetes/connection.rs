@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::Client;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use tower::{BoxError, ServiceExt as _};
 
 use super::access::Access;
@@ -42,7 +42,8 @@ pub(super) enum Piece {
 pub(super) struct Connections {
     access: Access,
     connect: Time,
-    clients: Mutex<BTreeMap<Url, Opened>>,
+    /// A cell is filled by whoever asks first, while the others wait for it.
+    clients: Mutex<BTreeMap<Url, Arc<OnceCell<Opened>>>>,
 }
 
 /// A client, which has nothing to print.
@@ -55,7 +56,7 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Connections {
-    pub(super) fn new(access: Access, connect: Time) -> Self {
+    pub(super) const fn new(access: Access, connect: Time) -> Self {
         Self {
             access,
             connect,
@@ -64,8 +65,8 @@ impl Connections {
     }
 
     /// Forgets the client, and with it what it knows of credentials.
-    pub(super) async fn renew(&self, server: &Url) {
-        self.clients.lock().await.remove(server);
+    pub(super) fn renew(&self, server: &Url) {
+        self.clients().remove(server);
     }
 
     /// Asks, and streams what comes back.
@@ -105,17 +106,20 @@ impl Connections {
     }
 
     async fn client(&self, server: &Url) -> Result<Client, Fault> {
-        let mut clients = self.clients.lock().await;
-        if let Some(Opened(client)) = clients.get(server) {
-            return Ok(client.clone());
+        let cell = Arc::clone(self.clients().entry(Arc::clone(server)).or_default());
+        let opened = cell.get_or_try_init(async || self.open(server).await.map(Opened));
+        match opened.await {
+            Ok(Opened(client)) => Ok(client.clone()),
+            Err(error) => {
+                let error: &(dyn Error + 'static) = error.as_ref();
+                Err(Fault::Credentials(chain(error)))
+            }
         }
-        let client = self.open(server).await.map_err(|error| {
-            let error: &(dyn Error + 'static) = error.as_ref();
-            Fault::Credentials(chain(error))
-        })?;
-        clients.insert(Arc::clone(server), Opened(client.clone()));
-        drop(clients);
-        Ok(client)
+    }
+
+    /// Never held while waiting.
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<Url, Arc<OnceCell<Opened>>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client without retries and logs of its own: both are ours.

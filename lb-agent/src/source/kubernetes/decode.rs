@@ -88,7 +88,7 @@ impl Status {
     }
 
     /// What the answer's head says of when to ask again comes first.
-    pub(super) fn ask_after(&mut self, seconds: Option<u64>) {
+    pub(super) const fn ask_after(&mut self, seconds: Option<u64>) {
         if seconds.is_some() {
             self.details = Some(Details {
                 retry_after_seconds: seconds,

@@ -8,9 +8,12 @@ use super::problem::ApiProblem;
 use super::servers::Url;
 use crate::model::event::Kind;
 
+/// Answers of a kind in a row that break off before it is worth a line: streams do.
+const UNUSUAL: u32 = 5;
 /// Requests of a kind that fail on a server before it is the next one's turn; a connection that
 /// fails needs one.
 const TOLERATED: u32 = 2;
+
 /// Why a request is over.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failure {
@@ -53,12 +56,13 @@ impl Failure {
     /// credentials must be read again.
     pub(super) const fn fault(&self, failures: u32) -> (bool, bool) {
         match self {
-            Self::Fault(Fault::Cut) => (failures >= TOLERATED, false),
             Self::Fault(Fault::Unreachable(_)) | Self::Silent(true) => (true, false),
             Self::Fault(Fault::Certificate(_) | Fault::Credentials(_)) => (true, true),
             Self::Status(status) if status.code == 401 => (true, true),
             Self::Status(status) => (status.code >= 500 && failures >= TOLERATED, false),
-            Self::Broken | Self::Silent(false) => (failures >= TOLERATED, false),
+            Self::Broken | Self::Silent(false) | Self::Fault(Fault::Cut) => {
+                (failures >= TOLERATED, false)
+            }
             Self::Ended(_) | Self::Unsupported => (false, false),
         }
     }
@@ -81,7 +85,7 @@ impl Failure {
                 return Some(ApiProblem::Credentials { message });
             }
             Self::Silent(true) => return Some(ApiProblem::Silent { server }),
-            Self::Broken | Self::Fault(Fault::Cut) if failures > TOLERATED => {
+            Self::Broken | Self::Fault(Fault::Cut) if failures >= UNUSUAL => {
                 return Some(ApiProblem::Failing {
                     server,
                     kind,

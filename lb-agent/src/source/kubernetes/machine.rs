@@ -1,7 +1,7 @@
 //! Everything that is decided about the API server, without a connection and without a clock:
 //! answers and the time go in, requests and model events come out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::backoff::Jitter;
@@ -72,7 +72,7 @@ pub struct Machine {
     /// Where the request of a kind went.
     asked: BTreeMap<Kind, Url>,
     /// Complete lists the model has not been told of.
-    untold: BTreeMap<Kind, ()>,
+    untold: BTreeSet<Kind>,
     listed: BTreeMap<Kind, Time>,
     heard: Option<Time>,
     holdings: Holdings,
@@ -105,7 +105,7 @@ impl Machine {
             may_learn,
             watches: Kind::ALL.map(|kind| (kind, Watch::new(kind))).into(),
             asked: BTreeMap::new(),
-            untold: BTreeMap::new(),
+            untold: BTreeSet::new(),
             listed: BTreeMap::new(),
             heard: None,
             holdings: Holdings::default(),
@@ -240,7 +240,7 @@ impl Machine {
             self.learnt = self.holdings.servers();
         }
         self.listed.insert(kind, now);
-        self.untold.insert(kind, ());
+        self.untold.insert(kind);
         if kind == Kind::ServiceCidr {
             self.absent = false;
         }
@@ -253,7 +253,7 @@ impl Machine {
         let pair = [Kind::Service, Kind::EndpointSlice];
         let is_sure = |kind| self.watches.get(kind).is_some_and(Watch::is_sure);
         let is_pair_sure = pair.iter().all(is_sure);
-        self.untold.retain(|kind, ()| {
+        self.untold.retain(|kind| {
             let is_told = is_pair_sure || !pair.contains(kind);
             if is_told {
                 output.events.push(Event::Listed(*kind));

@@ -102,7 +102,7 @@ struct Shell {
 impl Shell {
     async fn serve(mut self, events: mpsc::Sender<Vec<Event>>, mut notes: EventReceiver) {
         let mut has_notes = true;
-        self.tick().await;
+        self.tick();
         loop {
             self.report();
             let due = self.due();
@@ -114,7 +114,7 @@ impl Shell {
                 },
                 // What has arrived comes before the time: it is not silent, only we were busy.
                 (kind, piece) = self.streams.next(), if self.waiting.len() < MAX_WAITING => {
-                    self.take(kind, piece).await;
+                    self.take(kind, &piece);
                 }
                 () = events.closed() => return,
                 status = sent(&mut self.sending), if self.sending.is_some() => {
@@ -125,7 +125,7 @@ impl Shell {
                     Some(note) => self.outbox.offer(note, self.now()),
                     None => has_notes = false,
                 },
-                () = sleep_until(due), if self.waiting.len() < MAX_WAITING => self.tick().await,
+                () = sleep_until(due), if self.waiting.len() < MAX_WAITING => self.tick(),
             }
         }
     }
@@ -146,11 +146,11 @@ impl Shell {
         self.start + due.min(self.now() + Time::from_hours(1))
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let now = self.now();
         if self.machine.due() <= now {
             let output = self.machine.handle(Input::Tick, now);
-            self.carry_out(output).await;
+            self.carry_out(output);
         }
         if self.sending.is_none()
             && let Some(post) = self.outbox.next(now, clock::unix_micros())
@@ -166,9 +166,9 @@ impl Shell {
         }
     }
 
-    async fn take(&mut self, kind: Kind, piece: Piece) {
+    fn take(&mut self, kind: Kind, piece: &Piece) {
         let now = self.now();
-        let output = match &piece {
+        let output = match piece {
             Piece::Head(code, retry_after) => {
                 let head = Input::Head(kind, *code, *retry_after);
                 self.machine.handle(head, now)
@@ -177,10 +177,10 @@ impl Shell {
             Piece::End => self.machine.handle(Input::End(kind), now),
             Piece::Fault(fault) => self.machine.handle(Input::Fault(kind, fault.clone()), now),
         };
-        self.carry_out(output).await;
+        self.carry_out(output);
     }
 
-    async fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output) {
         self.waiting.extend(output.events);
         self.is_report_due = true;
         for action in output.actions {
@@ -192,7 +192,7 @@ impl Shell {
                     self.streams.open(request.kind, stream);
                 }
                 Action::Drop(kind) => self.streams.close(kind),
-                Action::Renew(server) => self.connections.renew(&server).await,
+                Action::Renew(server) => self.connections.renew(&server),
                 Action::Remember(servers, last) => self.remember(&servers, &last),
                 Action::Say(saying) => {
                     self.say(saying);

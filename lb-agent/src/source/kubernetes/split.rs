@@ -51,13 +51,17 @@ impl Lines {
 }
 
 /// Splits the items of a list.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the state of a scanner: each says where in the text it is"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Items {
     /// Open objects and arrays.
     depth: usize,
     in_string: bool,
     is_escaped: bool,
-    in_items: bool,
+    in_list: bool,
     /// Whether the last key or string of the outermost object is `items`.
     is_items_key: bool,
     /// Where in the envelope the string that is being read began.
@@ -76,7 +80,7 @@ impl Items {
         // Where the part of an item begins that is not copied yet.
         let mut start = 0;
         for (index, &byte) in chunk.iter().enumerate() {
-            let is_inside = self.in_items && self.depth > 2;
+            let is_inside = self.in_list && self.depth > 2;
             if self.in_string {
                 self.string_byte(byte);
                 if !is_inside {
@@ -90,38 +94,38 @@ impl Items {
                     self.string_start = self.envelope.len();
                 }
                 b'{' | b'[' => {
-                    if self.in_items && self.depth == 2 {
+                    if self.in_list && self.depth == 2 {
                         start = index;
                     }
                     self.depth += 1;
                     if byte == b'[' && self.depth == 2 && self.is_items_key {
-                        self.in_items = true;
+                        self.in_list = true;
                         self.envelope.push(byte);
                         continue;
                     }
                 }
                 b'}' | b']' => {
                     self.depth = self.depth.saturating_sub(1);
-                    if self.in_items && self.depth == 2 {
+                    if self.in_list && self.depth == 2 {
                         append(&mut self.item, chunk.get(start..=index).unwrap_or_default())?;
                         found(&self.item);
                         self.item = Vec::new();
                         start = index + 1;
                         continue;
                     }
-                    self.in_items &= self.depth >= 2;
+                    self.in_list &= self.depth >= 2;
                 }
                 _ => {}
             }
             // What stands between the items is commas and blanks.
-            if !self.in_items {
+            if !self.in_list {
                 self.envelope.push(byte);
             }
         }
         if self.envelope.len() > MAX_BYTES {
             return Err(SplitError::TooLarge);
         }
-        if self.in_items && self.depth > 2 {
+        if self.in_list && self.depth > 2 {
             append(&mut self.item, chunk.get(start..).unwrap_or_default())?;
         }
         Ok(())

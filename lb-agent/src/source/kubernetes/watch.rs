@@ -52,6 +52,10 @@ enum Phase {
     },
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and most combinations occur"
+)]
 #[derive(Debug)]
 pub(super) struct Watch {
     kind: Kind,
@@ -443,7 +447,7 @@ impl Watch {
     }
 
     /// The server accepted the version: nothing was missed. True the first time.
-    fn confirm(&mut self) -> bool {
+    const fn confirm(&mut self) -> bool {
         if let Phase::Watching { is_confirmed, .. } = &mut self.phase {
             self.is_sure = true;
             self.refusals = 0;
