@@ -68,7 +68,6 @@ const DEVICE_RETRY: Duration = Duration::from_secs(1);
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
     settings.validate()?;
-    memory::keep_apart();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
