@@ -10,113 +10,58 @@
 
 pub mod config;
 mod devices;
+mod error;
+mod names;
 mod objects;
 mod published;
+#[cfg(test)]
+mod scale;
 mod setup;
 mod source;
+mod timers;
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant;
 
 use crate::clock;
-use crate::dataplane::attach::{AttachError, Attachments};
-use crate::dataplane::bpffs::{self, BpffsError};
-use crate::dataplane::load::{self, LoadError, Loaded, Variant};
-use crate::dataplane::maps::{BpfDataplane, TablesError};
+use crate::dataplane::attach::Attachments;
+use crate::dataplane::bpffs;
+use crate::dataplane::load::{self, Loaded, Variant};
+use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
-use crate::interfaces::{Devices, InterfaceError, REREAD, Watcher};
-use crate::lock::{Lock, LockError};
+use crate::interfaces::{Devices, REREAD, Watcher};
+use crate::lock::Lock;
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
-use crate::settings::{Settings, SettingsError};
-use crate::source::directory::DirectoryError;
-use crate::source::kubernetes::access::AccessError;
+use crate::settings::Settings;
 use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
+use crate::status::SyncSpent;
 use devices::DeviceKeeper;
+pub use error::AgentError;
+use names::NamesKeeper;
 use objects::ModelObjects;
 use published::Published;
+use timers::{now, ticks, until};
 
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
 const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
+/// Time between the beginnings of two passes over the flow tables: one is for all changes in between.
+const CUT_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the debug datapath's log is read: its buffer holds what comes in between.
 const LOG_INTERVAL: Duration = Duration::from_millis(20);
 /// How soon devices are looked at again after a failure.
 const DEVICE_RETRY: Duration = Duration::from_secs(1);
-
-/// Why the agent could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The operator must correct the settings.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// Another agent runs.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// There is no bpffs.
-    #[error(transparent)]
-    Bpffs(#[from] BpffsError),
-    /// The datapath could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The tables could not be opened.
-    #[error(transparent)]
-    Tables(#[from] TablesError),
-    /// The tables could not be read or written.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// Pinned links could not be looked at.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// Devices cannot be watched.
-    #[error(transparent)]
-    Interfaces(#[from] InterfaceError),
-    /// The source cannot be read.
-    #[error(transparent)]
-    Source(#[from] DirectoryError),
-    /// The API server cannot be asked.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// The operator must make the directory writable.
-    #[error("writing {}: {source}", path.display())]
-    State {
-        /// A file or directory of the state directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The debug object's log could not be read.
-    #[error("reading the log of the debug datapath: {source}")]
-    DebugLog {
-        /// What aya says.
-        #[source]
-        source: aya_log::Error,
-    },
-    /// The system has no room for the runtime.
-    #[error("{operation}: {source}")]
-    Runtime {
-        /// What was tried.
-        operation: &'static str,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A task ended that should not: a bug.
-    #[error("the task that reads the source ended")]
-    SourceEnded,
-}
 
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
@@ -178,6 +123,9 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    names: NamesKeeper,
+    /// Processor time that was spent on the model.
+    index_time: Duration,
     reporter: Reporter,
     /// Where Kubernetes Events go, if there is an API server.
     events: Option<EventSink>,
@@ -194,6 +142,10 @@ struct Agent {
     retry_at: Option<Instant>,
     /// When to look at the devices again, beside what events say.
     devices_at: Option<Instant>,
+    /// When to go on taking out UDP flows that have lost their backend.
+    cut_at: Option<Instant>,
+    /// When the next pass over the flow tables may begin.
+    next_pass_at: Instant,
 }
 
 impl Agent {
@@ -221,11 +173,13 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             loaded,
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
+            index_time: Duration::ZERO,
             published,
             reporter: Reporter::default(),
             events: None,
@@ -236,6 +190,8 @@ impl Agent {
             write_problem: None,
             retry_at: None,
             devices_at: None,
+            cut_at: None,
+            next_pass_at: now(),
         })
     }
 
@@ -258,7 +214,7 @@ impl Agent {
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
         loop {
-            let publish_at = self.published.due_at();
+            let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -282,10 +238,22 @@ impl Agent {
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
                     self.work();
                 }
+                () = until(self.cut_at) => self.cut(),
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
+                written = self.names.written() => {
+                    if written? {
+                        self.published.named(self.spent());
+                    }
+                }
+                () = until(names_at) => {
+                    self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
+                }
             }
+        }
+        if self.names.finish().await? {
+            self.published.named(self.spent());
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -294,7 +262,10 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.names.changed();
+        let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
+        self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
             self.reconciler.changed(name);
         }
@@ -314,6 +285,17 @@ impl Agent {
             self.reconciler.listed(&ModelObjects(&self.model));
         }
         self.has_work = true;
+    }
+
+    fn spent(&self) -> SyncSpent {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let reconcile = self.reconciler.spent();
+        SyncSpent {
+            index_micros: micros(self.index_time),
+            plan_micros: micros(reconcile.plan),
+            write_micros: micros(reconcile.write),
+            names_micros: micros(self.names.spent()),
+        }
     }
 
     fn take_report(&mut self, report: &SourceReport) {
@@ -365,6 +347,7 @@ impl Agent {
         self.failures = 0;
         self.write_problem = None;
         if self.reconciler.is_synced() {
+            self.published.synced(clock::unix_seconds());
             if !self.has_synced {
                 self.has_synced = true;
                 tracing::info!(
@@ -373,9 +356,28 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
+                self.names.first_synced();
                 memory::give_back();
             }
-            self.published.synced(clock::unix_seconds());
+        }
+        if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
+            self.cut_at = Some(self.next_pass_at);
+        }
+    }
+
+    /// Goes on taking out UDP flows that have lost their backend.
+    fn cut(&mut self) {
+        self.cut_at = None;
+        if now() >= self.next_pass_at {
+            self.next_pass_at = now() + CUT_INTERVAL;
+        }
+        match self.reconciler.cut() {
+            Ok(true) => self.cut_at = Some(now()),
+            Ok(false) if self.reconciler.has_flows_to_cut() => {
+                self.cut_at = Some(self.next_pass_at);
+            }
+            Ok(false) => {}
+            Err(error) => self.postpone(&error),
         }
     }
 
@@ -433,13 +435,15 @@ impl Agent {
 
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
-            Ok(()) => self.has_work = true,
+            Ok(()) => {
+                self.has_work = true;
+                self.names.changed();
+            }
             Err(error) => self.postpone(&error),
         }
     }
 
     fn publish(&mut self) -> Result<(), AgentError> {
-        let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.write_problem.clone());
         problems.extend(
@@ -452,30 +456,6 @@ impl Agent {
         problems.extend(self.keeper.problems().cloned());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
-        self.published.write(
-            self.reconciler.planner(),
-            objects,
-            self.is_listed,
-            pending,
-            problems,
-        )
-    }
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
-}
-
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Returns at `deadline`; never where there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+        self.published.write(pending, problems)
     }
 }

@@ -1,6 +1,6 @@
 //! The planner's state: what the tables hold, or will once the writes it returned are applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::family::MappedAddress;
@@ -10,6 +10,7 @@ use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::service::{Audience, ServiceWord};
 
+use super::departed::Departed;
 use super::expand::{PortKey, Rank, expand};
 use super::filters::Bits;
 use super::frontends::Frontends;
@@ -17,7 +18,7 @@ use super::ids::Ids;
 use super::region::{Builder, Regions, SetKey};
 use super::report::Report;
 use super::{NodeView, ServiceView};
-use crate::dataplane::{Capacity, InUse, Write};
+use crate::dataplane::{Capacity, InUse, UdpPair, Write};
 use crate::model::name::ObjectName;
 
 /// What a backend id stands for.
@@ -85,6 +86,18 @@ pub(super) struct PlannedPort {
     pub(super) has_ready: bool,
 }
 
+impl PlannedPort {
+    /// What UDP flows through it may name.
+    pub(super) fn udp_pairs(&self) -> impl Iterator<Item = UdpPair> {
+        let is_udp = self.key.name.protocol == Protocol::Udp;
+        let members = self.members.iter().filter(move |_| is_udp);
+        members.map(|member| UdpPair {
+            service: self.id,
+            backend: member.id,
+        })
+    }
+}
+
 /// One Service, as the tables have it.
 #[derive(Clone, Debug)]
 pub(super) struct Planned {
@@ -114,6 +127,9 @@ pub struct Planner {
     pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
     /// Whether tables may still name what no Service has claimed.
     pub(super) is_restoring: bool,
+    /// Services that were planned, or whose frontends others contest, since anybody asked.
+    pub(super) touched: BTreeSet<ObjectName>,
+    pub(super) departed: Departed,
 }
 
 impl Planner {
@@ -133,6 +149,8 @@ impl Planner {
             reports: BTreeMap::new(),
             restored: BTreeMap::new(),
             is_restoring: false,
+            touched: BTreeSet::new(),
+            departed: Departed::default(),
         }
     }
 
@@ -141,6 +159,7 @@ impl Planner {
     #[must_use]
     pub fn plan_service(&mut self, view: &ServiceView<'_>, node: &NodeView<'_>) -> Vec<Write> {
         let name = &view.service.name;
+        self.touched.insert(name.clone());
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
         let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
@@ -158,6 +177,7 @@ impl Planner {
     /// The writes that remove a Service.
     #[must_use]
     pub fn remove_service(&mut self, name: &ObjectName) -> Vec<Write> {
+        self.touched.insert(name.clone());
         self.reports.remove(name);
         let Some(planned) = self.planned.get(name) else {
             return Vec::new();
@@ -178,6 +198,14 @@ impl Planner {
         reports
             .filter(move |(_, reports)| reports.iter().any(kept))
             .map(|(name, _)| name)
+    }
+
+    /// Services whose ids, endpoints or claims to frontends may be others than when this was last
+    /// called.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.frontends.take_disturbed());
+        touched
     }
 
     /// Everything that could not be done as it was told, by Service.
@@ -240,6 +268,32 @@ impl Planner {
             writes.push(Write::ClearBackend { index });
         }
         writes
+    }
+
+    /// The UDP flows that have to go.
+    pub const fn departed(&self) -> &Departed {
+        &self.departed
+    }
+
+    /// The same, for the progress of a pass over the flow tables.
+    pub const fn departed_mut(&mut self) -> &mut Departed {
+        &mut self.departed
+    }
+
+    /// UDP flows name these pairs: those that no Service has, of the time of an earlier agent or
+    /// of programs that were running when a Service changed, have to go.
+    pub fn compare_flows(&mut self, named: &BTreeSet<UdpPair>) {
+        if self.is_restoring || named.is_empty() {
+            return;
+        }
+        let ports = self.planned.values().flat_map(|planned| &planned.ports);
+        let had: BTreeSet<UdpPair> = ports
+            .flat_map(PlannedPort::udp_pairs)
+            .filter(|pair| named.contains(pair))
+            .collect();
+        for &pair in named.difference(&had) {
+            self.departed.left(pair);
+        }
     }
 
     /// Sizes of the tables.

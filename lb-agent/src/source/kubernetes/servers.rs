@@ -92,7 +92,7 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// Whether a slice is one of theirs.
     pub(super) fn concerns(slice: &EndpointSlice) -> bool {
-        slice.service.namespace == "default" && slice.service.name == "kubernetes"
+        *slice.service.namespace == *"default" && *slice.service.name == *"kubernetes"
     }
 
     /// A slice is there. True if the servers are others now.

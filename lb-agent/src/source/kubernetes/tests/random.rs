@@ -185,14 +185,14 @@ fn run(seed: u64) {
     let model: Vec<String> = rig
         .model
         .services()
-        .map(|service| service.name.name.clone())
+        .map(|service| service.name.name.to_string())
         .collect();
     assert_eq!(model, held, "seed {seed}");
     for service in rig.model.services() {
         let mut slices: Vec<String> = rig
             .model
             .slices(&service.name)
-            .map(|slice| slice.name.name.clone())
+            .map(|slice| slice.name.name.to_string())
             .collect();
         slices.sort();
         let expected: Vec<String> = server.stores[&Kind::EndpointSlice]
@@ -200,7 +200,7 @@ fn run(seed: u64) {
             .iter()
             .filter(|(_, slice)| {
                 let label = &slice["metadata"]["labels"]["kubernetes.io/service-name"];
-                label.as_str() == Some(&service.name.name)
+                label.as_str() == Some(&*service.name.name)
             })
             .map(|(name, _)| name.clone())
             .collect();
