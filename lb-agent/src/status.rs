@@ -53,6 +53,17 @@ pub struct AgentStatus {
     pub problems: Vec<String>,
 }
 
+/// How the API server is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ApiStatus {
+    /// The server that is asked, such as `https://10.0.0.1:6443`.
+    pub server: String,
+    /// When an object last came from it.
+    pub last_event_at: Option<u64>,
+    /// When it last sent all Services and `EndpointSlices`.
+    pub last_list_at: Option<u64>,
+}
+
 /// Processor time of a sync by its steps, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SyncSpent {
@@ -64,17 +75,6 @@ pub struct SyncSpent {
     pub write_micros: u64,
     /// Writing the names of what the tables hold, beside the loop.
     pub names_micros: u64,
-}
-
-/// How the API server is.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct ApiStatus {
-    /// The server that is asked, such as `https://10.0.0.1:6443`.
-    pub server: String,
-    /// When an object last came from it.
-    pub last_event_at: Option<u64>,
-    /// When it last sent all Services and `EndpointSlices`.
-    pub last_list_at: Option<u64>,
 }
 
 impl AgentStatus {

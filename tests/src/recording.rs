@@ -221,7 +221,7 @@ impl<'a> Present<'a> {
             objects.map(|(_, object)| object.clone()).collect()
         };
         let nodes = all(Resource::Nodes);
-        let node = nodes.iter().find(|node| name_of(node).name == node_name);
+        let node = nodes.iter().find(|node| *name_of(node).name == *node_name);
         Cluster {
             services: all(Resource::Services),
             slices: all(Resource::EndpointSlices),
@@ -253,7 +253,7 @@ impl Change {
             return server.restore(self.resource, &self.object, self.revision);
         }
         let name = name_of(&self.object);
-        let place = (name.namespace.as_str(), name.name.as_str());
+        let place = (&*name.namespace, &*name.name);
         server.restore_deletion(self.resource, place, self.revision)
     }
 }

@@ -177,7 +177,7 @@ impl Replica {
         Ok(match resource {
             Resource::Services => Event::ServiceRemoved(name),
             Resource::EndpointSlices => Event::SliceRemoved(name),
-            Resource::Nodes => Event::NodeRemoved(name.name),
+            Resource::Nodes => Event::NodeRemoved(name.name.to_string()),
             other => bail!("no source reads {}", other.plural()),
         })
     }
@@ -221,7 +221,7 @@ fn unread(problem: FieldProblem) -> Error {
 pub fn name_of(object: &Value) -> ObjectName {
     let text = |pointer| {
         let text = object.pointer(pointer).and_then(Value::as_str);
-        text.unwrap_or_default().to_owned()
+        text.unwrap_or_default().into()
     };
     ObjectName {
         namespace: text("/metadata/namespace"),

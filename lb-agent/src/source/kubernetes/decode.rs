@@ -248,12 +248,13 @@ impl Decoder {
             }
         };
         let metadata = metadata(&object);
+        let interner = &mut self.interner;
         let name = ObjectName {
-            namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
-            name: metadata.name.as_deref().unwrap_or_default().into(),
+            namespace: interner.get(metadata.namespace.as_deref().unwrap_or_default()),
+            name: interner.get_nearby(metadata.name.as_deref().unwrap_or_default()),
         };
         let mut notes = Notes::new();
-        let value = match convert(&object, &mut self.interner, &mut notes) {
+        let value = match convert(&object, interner, &mut notes) {
             Ok(Some(converted)) => value(converted),
             Ok(None) => Value::Gone,
             Err(problem) => {
@@ -280,7 +281,7 @@ pub(super) fn removed(kind: Kind, name: ObjectName) -> Option<Event> {
     match kind {
         Kind::Service => Some(Event::ServiceRemoved(name)),
         Kind::EndpointSlice => Some(Event::SliceRemoved(name)),
-        Kind::Node => Some(Event::NodeRemoved(name.name.as_ref().to_owned())),
+        Kind::Node => Some(Event::NodeRemoved(name.name.to_string())),
         Kind::ServiceCidr => None,
     }
 }

@@ -185,14 +185,14 @@ fn run(seed: u64) {
     let model: Vec<String> = rig
         .model
         .services()
-        .map(|service| service.name.name.as_ref().to_owned())
+        .map(|service| service.name.name.to_string())
         .collect();
     assert_eq!(model, held, "seed {seed}");
     for service in rig.model.services() {
         let mut slices: Vec<String> = rig
             .model
             .slices(&service.name)
-            .map(|slice| slice.name.name.as_ref().to_owned())
+            .map(|slice| slice.name.name.to_string())
             .collect();
         slices.sort();
         let expected: Vec<String> = server.stores[&Kind::EndpointSlice]
