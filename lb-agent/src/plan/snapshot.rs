@@ -9,10 +9,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use lb_common::table::frontend::FrontendKind;
-use lb_common::table::service::Audience;
 use serde::ser::{SerializeSeq as _, SerializeStruct as _};
 use serde::{Serialize, Serializer};
 
+use super::clients::Clients;
+use super::desired::address_of;
 use super::diff::backend_key;
 use super::endpoints::Candidate;
 use super::expand::{DesiredPort, PortKey, expand};
@@ -114,17 +115,18 @@ fn service_name<'a>(
         ports.find(|planned| *planned.key == port.key)
     });
     let index = planned.map_or(0, |planned| planned.id.index());
-    let frontends = port.frontends.iter().map(|(key, kind)| FrontendName {
-        address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
-        port: key.port(),
-        kind: kind_number(*kind),
-        is_shadowed: planner.frontends.is_shadowed(key, index),
+    let frontends = port.frontends.iter().map(|frontend| FrontendName {
+        address: address_of(&frontend.key),
+        port: frontend.key.port(),
+        kind: kind_number(frontend.kind),
+        is_shadowed: planner.frontends.is_shadowed(&frontend.key, index),
+        withheld: frontend.withheld,
     });
     let refused = port
         .selection
         .refused
         .iter()
-        .map(|&(endpoint, number)| EndpointName {
+        .map(|&(endpoint, number, _)| EndpointName {
             backend: 0,
             bits: condition_bits(endpoint),
             out: Some(OutReason::Refused),
@@ -167,11 +169,11 @@ fn endpoint_name<'a>(
     for (is_set, bit) in [
         (candidate.is_local, EndpointName::LOCAL),
         (
-            port.serves(Audience::Internal, candidate),
+            port.serves(Clients::OfClusterAddress, candidate),
             EndpointName::INTERNAL,
         ),
         (
-            port.serves(Audience::External, candidate),
+            port.serves(Clients::Outside, candidate),
             EndpointName::EXTERNAL,
         ),
     ] {

@@ -85,9 +85,9 @@ fn check(
     let node = NodeView {
         name: node,
         zone,
-        addresses: &[],
+        ..NodeView::default()
     };
-    let lists = Lists::of(&service, service.ports[0].node_port);
+    let lists = Lists::of(&service, service.ports[0].node_port, false);
     let selection = select(&view, &node, ("http", Protocol::Tcp), false, lists);
     assert_eq!(
         lists.cluster,
@@ -348,7 +348,7 @@ fn terminating_endpoints_serve_when_nobody_is_ready() {
 fn joined(slices: &[EndpointSlice]) -> Vec<(String, bool, bool, bool)> {
     let service = with(CLUSTER);
     let view = ServiceView::new(&service, slices);
-    let lists = Lists::of(&service, 0);
+    let lists = Lists::of(&service, 0, false);
     let port = ("http", Protocol::Tcp);
     let selection = select(&view, &NodeView::default(), port, false, lists);
     let entries = selection.candidates.iter().map(|candidate| {
