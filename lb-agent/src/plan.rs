@@ -29,6 +29,7 @@ use crate::model::service::Service;
 pub mod addresses;
 pub mod arena;
 pub mod clients;
+pub mod departed;
 pub mod desired;
 mod diff;
 pub mod endpoints;

@@ -16,5 +16,6 @@ pub mod privilege;
 pub mod probe;
 pub mod prog;
 pub mod scenario;
+pub mod spec;
 pub mod tables;
 pub mod traffic;
