@@ -52,6 +52,16 @@ pub(super) struct FrontendWrites {
     pub(super) sets: Vec<Write>,
 }
 
+/// A claim that another Service's comes before.
+#[derive(Debug)]
+pub(super) struct Shadowed<'a> {
+    pub(super) key: &'a FrontendKey,
+    pub(super) service: &'a ObjectName,
+    pub(super) by: &'a ObjectName,
+    /// Whether the address is the other's cluster address, and the claim that of another kind.
+    pub(super) is_cluster_address: bool,
+}
+
 /// All frontends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frontends {
@@ -211,10 +221,8 @@ impl Frontends {
         keys.take_while(|key| key.address() == address).collect()
     }
 
-    /// Every claim that another Service's comes before: the frontend, whose claim, and who has it.
-    pub(super) fn shadowed(
-        &self,
-    ) -> impl Iterator<Item = (&FrontendKey, &ObjectName, &ObjectName)> {
+    /// Every claim that another Service's comes before.
+    pub(super) fn shadowed(&self) -> impl Iterator<Item = Shadowed<'_>> {
         self.claims.iter().flat_map(|(key, claims)| {
             let owner = self.owner_of_address(key, claims);
             let skipped = usize::from(owner.is_none());
@@ -223,7 +231,13 @@ impl Frontends {
             losers
                 .zip(std::iter::repeat(winner))
                 .filter_map(move |(claim, winner)| {
-                    Some((key, &claim.rank.service, &winner?.rank.service))
+                    let winner = winner?;
+                    Some(Shadowed {
+                        key,
+                        service: &claim.rank.service,
+                        by: &winner.rank.service,
+                        is_cluster_address: claim.is_external && !winner.is_external,
+                    })
                 })
         })
     }

@@ -207,13 +207,15 @@ impl Planner {
             .iter()
             .flat_map(|(name, reports)| reports.iter().map(|r| (name.clone(), r.clone())))
             .collect();
-        all.extend(self.frontends.shadowed().map(|(key, loser, winner)| {
-            let report = Report::Shadowed {
-                address: address_of(key),
-                port: key.port(),
-                by: winner.clone(),
+        all.extend(self.frontends.shadowed().map(|shadowed| {
+            let (address, port) = (address_of(shadowed.key), shadowed.key.port());
+            let by = shadowed.by.clone();
+            let report = if shadowed.is_cluster_address {
+                Report::OthersClusterAddress { address, port, by }
+            } else {
+                Report::Shadowed { address, port, by }
             };
-            (loser.clone(), report)
+            (shadowed.service.clone(), report)
         }));
         all.extend(self.frontends.waiting().map(|name| {
             let report = Report::TableFull {

@@ -115,14 +115,23 @@ pub enum Report {
         /// Its size.
         capacity: u32,
     },
-    /// An older Service has the same address, port and protocol, or the cluster address is another's,
-    /// which gets the packets.
+    /// An older Service has the same address, port and protocol, and gets the packets.
     Shadowed {
         /// The address; the unspecified one for a node port.
         address: IpAddr,
         /// The port.
         port: u16,
-        /// The Service that has it.
+        /// The older Service.
+        by: ObjectName,
+    },
+    /// An external or load balancer address is the cluster address of another Service, which keeps
+    /// all of its ports.
+    OthersClusterAddress {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+        /// Whose cluster address it is.
         by: ObjectName,
     },
 }
@@ -142,7 +151,7 @@ impl Report {
             Self::PortRefused { .. } => "PortRefused",
             Self::TooManyEndpoints { .. } => "TooManyEndpoints",
             Self::TableFull { .. } => "TableFull",
-            Self::Shadowed { .. } => "FrontendConflict",
+            Self::Shadowed { .. } | Self::OthersClusterAddress { .. } => "FrontendConflict",
         }
     }
 }
@@ -190,8 +199,12 @@ impl fmt::Display for Report {
             ),
             Self::Shadowed { address, port, by } => write!(
                 formatter,
-                "{address} port {port} belongs to the Service {by}, whose cluster address it is or \
-                 which is older: change one of them"
+                "{address} port {port} belongs to the older Service {by}: change one of them"
+            ),
+            Self::OthersClusterAddress { address, port, by } => write!(
+                formatter,
+                "external address {address} port {port} is not to be had, since the address is a \
+                 cluster address of the Service {by}: correct the Service"
             ),
         }
     }

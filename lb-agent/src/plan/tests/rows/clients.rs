@@ -134,7 +134,7 @@ fn an_unknown_port_of_a_cluster_address_is_not_to_be_had_by_an_external_claim() 
     for order in [["thief", "victim"], ["victim", "thief"]] {
         let (mut planner, mut memory) = planned(&order, &world);
         assert_eq!(owner(&planner, &memory, "10.96.0.1"), None);
-        let [(name, Report::Shadowed { by, .. })] = &planner.reports()[..] else {
+        let [(name, Report::OthersClusterAddress { by, .. })] = &planner.reports()[..] else {
             panic!("{:?}", planner.reports())
         };
         assert_eq!((name.name.as_str(), by.name.as_str()), ("thief", "victim"));
