@@ -23,6 +23,7 @@ use crate::plan::{NodeView, source_ranges};
 mod clients;
 mod cluster_ip;
 mod external;
+mod flows;
 mod health;
 mod node_ports;
 mod sync;
