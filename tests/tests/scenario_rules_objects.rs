@@ -49,7 +49,7 @@ impl Cluster {
         let changed = self.model.apply_all(events).services;
         changed
             .into_iter()
-            .map(|name| name.name.to_string())
+            .map(|name| String::from(&*name.name))
             .collect()
     }
 
@@ -117,11 +117,13 @@ impl Cluster {
 }
 
 fn service(spec: Value, status: Value) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "ns1", "name": "svc1"},
-        "spec": spec, "status": status,
-    })
+    });
+    object["spec"] = spec;
+    object["status"] = status;
+    object
 }
 
 /// What the frontends of one Service are.
@@ -276,7 +278,7 @@ fn row_11_10_services_come_change_and_go() {
     let mut cluster = Cluster::new();
     let ports = json!([{"name": "p1", "port": 1234, "protocol": "UDP"}]);
     let plain = service(
-        json!({"clusterIP": "172.16.55.4", "ports": ports.clone()}),
+        json!({"clusterIP": "172.16.55.4", "ports": ports}),
         json!({}),
     );
     let balanced = json!({"type": "LoadBalancer", "clusterIP": "172.16.55.4", "ports": ports,
