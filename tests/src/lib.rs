@@ -10,6 +10,7 @@ pub mod given;
 pub mod host;
 pub mod lab;
 pub mod leak;
+pub mod machine;
 pub mod nft;
 pub mod ns;
 pub mod packets;

@@ -54,10 +54,7 @@ fn yaml(service: &Service, spec: &str, balancer: &[&str]) -> String {
 }
 
 fn external_ips(addresses: &[&str]) -> String {
-    format!(
-        "spec:\n  externalIPs: [\"{}\"]\n",
-        addresses.join("\", \"")
-    )
+    format!("spec:\n  externalIPs: [\"{}\"]\n", addresses.join("\", \""))
 }
 
 fn a_pod_reaches_a_service_at_its_external_and_load_balancer_addresses(
@@ -90,7 +87,10 @@ fn a_pod_reaches_a_service_at_its_external_and_load_balancer_addresses(
         let met = servers.try_fold(false, |met, server: Result<String>| {
             Ok::<_, anyhow::Error>(met | (server? == "web-1"))
         })?;
-        ensure!(met, "{transport}: web-1 did not reach itself in 40 attempts");
+        ensure!(
+            met,
+            "{transport}: web-1 did not reach itself in 40 attempts"
+        );
     }
     // Other ports of these addresses are not the Service's.
     let client = &stage.cluster.lab.pod("client").ns;
