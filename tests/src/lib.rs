@@ -13,6 +13,7 @@ pub mod leak;
 pub mod machine;
 pub mod nft;
 pub mod ns;
+pub mod objects;
 pub mod packets;
 pub mod privilege;
 pub mod probe;

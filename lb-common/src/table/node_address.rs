@@ -41,13 +41,14 @@ impl NodeAddress {
         self.0 & NODE_PORTS_BIT != 0
     }
 
-    /// 32 bits of the address, independent of the kernel's own hash.
+    /// 32 bits of the address, independent of the kernel's own hash. The halves go in one after the
+    /// other: mixed with each other, equal ones would all be the same.
     #[inline(always)]
     const fn fingerprint(address: MappedAddress) -> u32 {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
         let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
         let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-        hash::upper(hash::mix(high, low))
+        hash::upper(hash::mix(hash::mix(high, 1), low))
     }
 }
 
