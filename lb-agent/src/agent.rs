@@ -12,16 +12,20 @@ pub mod config;
 mod devices;
 mod error;
 mod files;
+mod names;
 mod objects;
 mod published;
+#[cfg(test)]
+mod scale;
 mod setup;
+mod timers;
 
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::dataplane::attach::Attachments;
@@ -35,14 +39,18 @@ use crate::lock::Lock;
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
 use crate::source::directory::{self, DirectoryOptions};
 use crate::source::report::{Reporter, SourceReport};
+use crate::status::SyncSpent;
 use devices::DeviceKeeper;
 pub use error::AgentError;
+use names::NamesKeeper;
 use objects::ModelObjects;
 use published::Published;
+use timers::{now, ticks, until};
 
 /// Batches of events that may wait.
 const QUEUED_BATCHES: usize = 16;
@@ -122,6 +130,9 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    names: NamesKeeper,
+    /// Processor time that was spent on the model.
+    index_time: Duration,
     reporter: Reporter,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
@@ -167,11 +178,13 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             loaded,
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
+            index_time: Duration::ZERO,
             published,
             reporter: Reporter::default(),
             is_listed: false,
@@ -205,7 +218,7 @@ impl Agent {
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
         loop {
-            let publish_at = self.published.due_at();
+            let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -233,7 +246,18 @@ impl Agent {
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
+                written = self.names.written() => {
+                    if written? {
+                        self.published.named(self.spent());
+                    }
+                }
+                () = until(names_at) => {
+                    self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
+                }
             }
+        }
+        if self.names.finish().await? {
+            self.published.named(self.spent());
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -242,7 +266,10 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.names.changed();
+        let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
+        self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
             self.reconciler.changed(name);
         }
@@ -264,6 +291,17 @@ impl Agent {
             self.reconciler.listed(&ModelObjects(&self.model));
         }
         self.has_work = true;
+    }
+
+    fn spent(&self) -> SyncSpent {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let reconcile = self.reconciler.spent();
+        SyncSpent {
+            index_micros: micros(self.index_time),
+            plan_micros: micros(reconcile.plan),
+            write_micros: micros(reconcile.write),
+            names_micros: micros(self.names.spent()),
+        }
     }
 
     fn take_report(&mut self, report: &SourceReport) {
@@ -310,6 +348,7 @@ impl Agent {
         self.failures = 0;
         self.write_problem = None;
         if self.reconciler.is_synced() {
+            self.published.synced(clock::unix_seconds());
             if !self.has_synced {
                 self.has_synced = true;
                 tracing::info!(
@@ -318,9 +357,9 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
+                self.names.first_synced();
                 memory::give_back();
             }
-            self.published.synced(clock::unix_seconds());
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
@@ -396,13 +435,15 @@ impl Agent {
 
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
-            Ok(()) => self.has_work = true,
+            Ok(()) => {
+                self.has_work = true;
+                self.names.changed();
+            }
             Err(error) => self.postpone(&error),
         }
     }
 
     fn publish(&mut self) -> Result<(), AgentError> {
-        let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.write_problem.clone());
         problems.extend(
@@ -415,30 +456,6 @@ impl Agent {
         problems.extend(self.keeper.problems().cloned());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
-        self.published.write(
-            self.reconciler.planner(),
-            objects,
-            self.is_listed,
-            pending,
-            problems,
-        )
-    }
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
-}
-
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Returns at `deadline`; never where there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+        self.published.write(pending, problems)
     }
 }

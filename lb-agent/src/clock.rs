@@ -1,6 +1,6 @@
 //! The one reader of clocks: everything else takes the time as an argument.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_common::id::Seconds;
 use rustix::time::{ClockId, clock_gettime};
@@ -19,6 +19,15 @@ pub fn flow_seconds() -> Seconds {
 )]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// Processor time that this thread has taken.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 /// Seconds since the Unix epoch, for what people read; 0 on a machine whose clock is before it.

@@ -138,8 +138,8 @@ impl Default for Sizes {
         Self {
             frontends: 65_536,
             services: 32_768,
-            arena_words: 6_291_456,
-            backends: 262_144,
+            arena_words: 5_767_168,
+            backends: 229_376,
             flow_buckets_v4: 65_536,
             flow_buckets_v6: 16_384,
             fragments: 8_192,

@@ -39,12 +39,28 @@ pub struct AgentStatus {
     /// said it.
     #[serde(default)]
     pub last_sync_micros: Option<u64>,
+    /// What the first sync took of the processor.
+    #[serde(default)]
+    pub first_sync_spent: Option<SyncSpent>,
     /// Where objects come from, such as `dir:/etc/steerage/manifests`.
     pub source: String,
     /// Writes that failed and are tried again.
     pub pending_writes: u64,
     /// What is wrong now, one line each: broken files, failed writes, devices without programs.
     pub problems: Vec<String>,
+}
+
+/// Processor time of a sync by its steps, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SyncSpent {
+    /// Joining Services with their slices.
+    pub index_micros: u64,
+    /// Planning.
+    pub plan_micros: u64,
+    /// Writing to the tables.
+    pub write_micros: u64,
+    /// Writing the names of what the tables hold, beside the loop.
+    pub names_micros: u64,
 }
 
 impl AgentStatus {

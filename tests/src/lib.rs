@@ -19,6 +19,7 @@ pub mod privilege;
 pub mod probe;
 pub mod prog;
 pub mod scenario;
+pub mod sequence;
 pub mod spec;
 pub mod tables;
 pub mod traffic;

@@ -308,8 +308,8 @@ fn the_health_check_node_port_counts_the_same_endpoints() {
     let [(name, check)] = found[..] else {
         panic!("{found:?}")
     };
-    assert_eq!(answer["service"]["namespace"], name.namespace.as_str());
-    assert_eq!(answer["service"]["name"], name.name.as_str());
+    assert_eq!(answer["service"]["namespace"], &*name.namespace);
+    assert_eq!(answer["service"]["name"], &*name.name);
     assert_eq!(answer["localEndpoints"], check.local(false).unwrap());
     assert_eq!((check.port, check.local(true)), (32_000, None));
 }

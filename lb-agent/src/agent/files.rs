@@ -1,20 +1,54 @@
 //! Files of the state directory: whole or not at all, for whoever reads them.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
-use std::path::Path;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+/// A file that is being written, and takes the place of `path` once it is whole.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    path: PathBuf,
+    temporary: PathBuf,
+    writer: BufWriter<File>,
+}
+
+impl Replacement {
+    /// Begins beside `path`; what is left there of an earlier try is overwritten.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        Ok(Self {
+            path: path.to_owned(),
+            writer: BufWriter::with_capacity(1 << 16, File::create(&temporary)?),
+            temporary: temporary.into(),
+        })
+    }
+
+    /// Where to write.
+    pub(super) const fn writer(&mut self) -> &mut BufWriter<File> {
+        &mut self.writer
+    }
+
+    /// Takes the place: a reader finds the old file or the new one.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        fs::rename(&self.temporary, &self.path)
+    }
+}
+
+/// Writes `value` as one line of JSON.
+pub(super) fn write_line(writer: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, value)?;
+    writer.write_all(b"\n")
+}
+
 /// Writes `value` as JSON to `path`: a reader finds the old file or the new one.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut writer = BufWriter::new(File::create(&temporary)?);
-    serde_json::to_writer(&mut writer, value)?;
-    writer.write_all(b"\n")?;
-    writer.flush()?;
-    fs::rename(&temporary, path)
+    let mut replacement = Replacement::new(path)?;
+    write_line(replacement.writer(), value)?;
+    replacement.finish()
 }
 
 #[cfg(test)]

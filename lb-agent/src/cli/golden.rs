@@ -449,6 +449,7 @@ fn golden_status() {
         first_sync_at: Some(1_002),
         last_sync_at: Some(8_000),
         syncs: 4,
+        first_sync_spent: None,
         first_sync_micros: Some(1_500),
         last_sync_micros: Some(800),
         source: "dir:/etc/steerage/manifests".to_owned(),

@@ -70,6 +70,10 @@ pub(super) struct Frontends {
     addresses: BTreeMap<MappedAddress, Address>,
     /// What is claimed but found no room.
     waiting: BTreeSet<FrontendKey>,
+    /// Those that not everybody gets who claims them.
+    contested: BTreeSet<FrontendKey>,
+    /// Services that claim a contested frontend whose claims changed.
+    disturbed: BTreeSet<ObjectName>,
 }
 
 impl Frontends {
@@ -117,7 +121,25 @@ impl Frontends {
             touched.insert(FrontendKey::service_address(address));
             touched.extend(self.claimed_at(address));
         }
+        for key in &touched {
+            self.look_for_contest(key);
+        }
         touched
+    }
+
+    /// Notes whether everybody gets `key` who claims it, and who may be told otherwise than before.
+    fn look_for_contest(&mut self, key: &FrontendKey) {
+        let claims = self.claims.get(key).map_or(&[][..], Vec::as_slice);
+        let is_contested = claims.len() > 1 || self.owner_of_address(key, claims).is_some();
+        if is_contested || self.contested.contains(key) {
+            let names = claims.iter().map(|claim| claim.rank.service.clone());
+            self.disturbed.extend(names);
+        }
+        if is_contested {
+            self.contested.insert(*key);
+        } else {
+            self.contested.remove(key);
+        }
     }
 
     /// Whether there is room for what settling `keys` publishes, or it publishes no more than it
@@ -223,7 +245,9 @@ impl Frontends {
 
     /// Every claim that another Service's comes before.
     pub(super) fn shadowed(&self) -> impl Iterator<Item = Shadowed<'_>> {
-        self.claims.iter().flat_map(|(key, claims)| {
+        let claims = |key| Some((key, self.claims.get(key)?));
+        let contested = self.contested.iter().filter_map(claims);
+        contested.flat_map(|(key, claims)| {
             let owner = self.owner_of_address(key, claims);
             let skipped = usize::from(owner.is_none());
             let winner = owner.or_else(|| claims.first());
@@ -240,6 +264,11 @@ impl Frontends {
                     })
                 })
         })
+    }
+
+    /// Services for which it may be another who gets a contested frontend than at the last call.
+    pub(super) fn take_disturbed(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.disturbed)
     }
 
     /// Whether another service port gets `key`.

@@ -28,7 +28,7 @@ pub fn convert(
     interner: &mut Interner,
     notes: &mut Notes,
 ) -> Result<Option<EndpointSlice>, FieldProblem> {
-    let name = object_name(&slice.metadata)?;
+    let name = object_name(&slice.metadata, interner)?;
     if label(&slice.metadata, HEADLESS).is_some() {
         return Ok(None);
     }
@@ -59,8 +59,8 @@ pub fn convert(
     }
     Ok(Some(EndpointSlice {
         service: ObjectName {
-            namespace: name.namespace.clone(),
-            name: service.to_owned(),
+            namespace: Arc::clone(&name.namespace),
+            name: interner.get_nearby(service),
         },
         is_v6,
         endpoints,
@@ -129,7 +129,9 @@ fn endpoint(
         zone: entry.zone.as_deref().map(|zone| interner.get(zone)),
         zone_hints: zones.iter().map(|zone| interner.get(&zone.name)).collect(),
         node_hints: nodes.iter().map(|node| interner.get(&node.name)).collect(),
-        pod: pod.and_then(|pod| pod.name.as_deref()).map(Arc::from),
+        pod: pod
+            .and_then(|pod| pod.name.as_deref())
+            .map(|name| interner.get_nearby(name)),
     })
 }
 

@@ -200,7 +200,7 @@ mod tests {
 
     fn key(name: &str) -> Arc<Key> {
         let name = ObjectName {
-            namespace: String::new(),
+            namespace: Arc::default(),
             name: name.into(),
         };
         Arc::new(Key {

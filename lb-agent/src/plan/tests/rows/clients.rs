@@ -85,7 +85,7 @@ fn planned(order: &[&str], world: &World) -> (Planner, Memory) {
         let view = world
             .views()
             .into_iter()
-            .find(|it| it.service.name.name == *name);
+            .find(|it| *it.service.name.name == **name);
         let writes = planner.plan_service(&view.unwrap(), &super::super::NODE);
         apply(&mut memory, writes);
     }
@@ -96,7 +96,7 @@ fn owner(planner: &Planner, memory: &Memory, address: &str) -> Option<String> {
     let key = FrontendKey::new(mapped(ip(address)), 80, Protocol::Tcp);
     let value = memory.frontends.get(&key)?;
     let port = planner.services.key(value.service_index()).unwrap();
-    Some(port.name.service.name.clone())
+    Some(port.name.service.name.to_string())
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn of_services_with_one_external_address_the_oldest_has_it_in_whatever_order_the
         let [(name, report @ Report::Shadowed { by, .. })] = &reports[..] else {
             panic!("{reports:?}")
         };
-        assert_eq!((name.name.as_str(), by.name.as_str()), ("a-young", "b-old"));
+        assert_eq!((&*name.name, &*by.name), ("a-young", "b-old"));
         assert_eq!(report.event_reason(), "FrontendConflict");
     }
 }
@@ -137,7 +137,7 @@ fn an_unknown_port_of_a_cluster_address_is_not_to_be_had_by_an_external_claim() 
         let [(name, Report::OthersClusterAddress { by, .. })] = &planner.reports()[..] else {
             panic!("{:?}", planner.reports())
         };
-        assert_eq!((name.name.as_str(), by.name.as_str()), ("thief", "victim"));
+        assert_eq!((&*name.name, &*by.name), ("thief", "victim"));
         // Once the address is nobody's any more, the claim holds.
         let victim = super::super::fixture::name("victim");
         let writes = planner.remove_service(&victim);

@@ -24,7 +24,7 @@ fn checks(world: &World) -> Vec<(u16, String, Option<usize>)> {
 fn listed(planner: &Planner) -> Vec<(u16, String, Option<usize>)> {
     let checks = planner.health_checks().into_iter();
     checks
-        .map(|(port, (service, check))| (port, service.name, check.local(false)))
+        .map(|(port, (service, check))| (port, service.name.to_string(), check.local(false)))
         .collect()
 }
 

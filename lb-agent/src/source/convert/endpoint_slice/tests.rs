@@ -151,8 +151,8 @@ fn topology_and_the_pod_are_kept() {
         panic!("two endpoints")
     };
     assert_eq!(first.zone.as_deref(), Some("zone-a"));
-    assert_eq!(first.zone_hints, ["zone-a".into(), "zone-b".into()]);
-    assert_eq!(first.node_hints, ["node-a".into()]);
+    assert_eq!(*first.zone_hints, ["zone-a".into(), "zone-b".into()]);
+    assert_eq!(*first.node_hints, ["node-a".into()]);
     assert_eq!(first.pod.as_deref(), Some("web-0"));
     assert_eq!(second.pod, None);
     assert!(Arc::ptr_eq(
