@@ -232,7 +232,7 @@ fn run(capacity: Capacity, events: &[Event]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn tables_are_sound_after_every_write(events in proptest::collection::vec(event(), 1..16)) {
