@@ -270,8 +270,10 @@ impl Agent {
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
-        if changed.node {
+        if changed.node || changed.cidrs {
             self.reconciler.all_changed(&objects);
+        }
+        if changed.node {
             self.devices_at = Some(now());
         }
         if changed.cidrs {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::pending;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub(super) struct NamesKeeper {
 struct Place {
     name: String,
     node: Option<Arc<Node>>,
+    service_cidrs: Vec<(IpAddr, u8)>,
 }
 
 impl NamesKeeper {
@@ -135,6 +137,7 @@ impl NamesKeeper {
         let place = Place {
             name: model.node_name().to_owned(),
             node: model.shared_node().cloned(),
+            service_cidrs: model.service_cidrs().to_vec(),
         };
         self.is_complete |= reconciler.is_synced();
         self.began = now();
@@ -195,6 +198,7 @@ impl Place {
             name: &self.name,
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            service_cidrs: &self.service_cidrs,
         }
     }
 }

@@ -151,6 +151,7 @@ fn names() -> Names {
                 port: address.port(),
                 kind: 1,
                 is_shadowed: false,
+                withheld: None,
             }],
             is_internal_local: false,
             is_external_local: false,

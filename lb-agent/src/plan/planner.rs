@@ -7,16 +7,18 @@ use lb_common::family::MappedAddress;
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
-use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::service::{Audience, ServiceWord};
 
+use super::addresses::DesiredFrontend;
 use super::departed::Departed;
+use super::desired::address_of;
 use super::expand::{PortKey, Rank, expand};
 use super::filters::Bits;
 use super::frontends::Frontends;
+use super::health::HealthCheck;
 use super::ids::Ids;
 use super::region::{Builder, Regions, SetKey};
-use super::report::Report;
+use super::report::{Report, Table};
 use super::{NodeView, ServiceView};
 use crate::dataplane::{Capacity, InUse, UdpPair, Write};
 use crate::model::name::ObjectName;
@@ -81,7 +83,7 @@ pub(super) struct PlannedPort {
     /// By [`Audience`].
     pub(super) words: [ServiceWord; 2],
     pub(super) members: Box<[PlannedMember]>,
-    pub(super) frontends: Vec<(FrontendKey, FrontendKind)>,
+    pub(super) frontends: Vec<DesiredFrontend>,
     pub(super) address: MappedAddress,
     pub(super) has_ready: bool,
 }
@@ -103,6 +105,7 @@ impl PlannedPort {
 pub(super) struct Planned {
     pub(super) rank: Arc<Rank>,
     pub(super) ports: Vec<PlannedPort>,
+    pub(super) health: Option<HealthCheck>,
 }
 
 /// Both audiences, in the order of the words of `SERVICES`.
@@ -162,7 +165,9 @@ impl Planner {
         self.touched.insert(name.clone());
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
-        let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
+        let health = HealthCheck::of(view.service, &ports);
+        let replaced = self.replace(name, &rank, &ports, health);
+        let writes = replaced.unwrap_or_else(|report| {
             reports.push(report);
             Vec::new()
         });
@@ -183,7 +188,7 @@ impl Planner {
             return Vec::new();
         };
         let rank = Arc::clone(&planned.rank);
-        self.replace(name, &rank, &[]).unwrap_or_default()
+        self.replace(name, &rank, &[], None).unwrap_or_default()
     }
 
     /// Every Service that the tables have something of.
@@ -215,19 +220,44 @@ impl Planner {
             .iter()
             .flat_map(|(name, reports)| reports.iter().map(|r| (name.clone(), r.clone())))
             .collect();
-        for (key, claims) in self.frontends.contested() {
-            let winner = &claims[0].rank.service;
-            all.extend(claims[1..].iter().map(|claim| {
-                let report = Report::Shadowed {
-                    address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
-                    port: key.port(),
-                    by: winner.clone(),
-                };
-                (claim.rank.service.clone(), report)
-            }));
-        }
+        all.extend(self.frontends.shadowed().map(|shadowed| {
+            let (address, port) = (address_of(shadowed.key), shadowed.key.port());
+            let by = shadowed.by.clone();
+            let report = if shadowed.is_cluster_address {
+                Report::OthersClusterAddress { address, port, by }
+            } else {
+                Report::Shadowed { address, port, by }
+            };
+            (shadowed.service.clone(), report)
+        }));
+        all.extend(self.frontends.waiting().map(|name| {
+            let report = Report::TableFull {
+                table: Table::Frontends,
+                capacity: self.capacity.frontends,
+            };
+            (name.clone(), report)
+        }));
         all.sort();
         all
+    }
+
+    /// The health-check node ports of the Services as they were last planned, by port. Of several
+    /// Services with one port the oldest has it.
+    pub fn health_checks(&self) -> BTreeMap<u16, (ObjectName, HealthCheck)> {
+        let mut checks: BTreeMap<u16, (&Rank, HealthCheck)> = BTreeMap::new();
+        for planned in self.planned.values() {
+            let Some(health) = planned.health else {
+                continue;
+            };
+            let held = checks.entry(health.port).or_insert((&planned.rank, health));
+            if *planned.rank < *held.0 {
+                *held = (&planned.rank, health);
+            }
+        }
+        let named = |(port, (rank, health)): (u16, (&Rank, HealthCheck))| {
+            (port, (rank.service.clone(), health))
+        };
+        checks.into_iter().map(named).collect()
     }
 
     /// Whether a grace period would make room: regions that were given up, ids to be settled.

@@ -86,7 +86,7 @@ impl Planner {
             return Vec::new();
         }
         self.is_restoring = false;
-        let mut writes = self.frontends.give_up_unclaimed();
+        let mut writes = self.frontends.give_up_unclaimed(self.capacity.frontends);
         for (index, words) in std::mem::take(&mut self.restored) {
             let none = ServiceWord::new(0, words[0].generation());
             for audience in AUDIENCES {

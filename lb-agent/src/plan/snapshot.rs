@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
-use lb_common::table::service::Audience;
 
+use super::addresses::DesiredFrontend;
+use super::clients::Clients;
+use super::desired::address_of;
 use super::diff::backend_key;
 use super::endpoints::Candidate;
 use super::expand::{DesiredPort, PortKey, expand};
@@ -104,11 +106,9 @@ impl Planner {
         }
     }
 
-    fn shadowed(&self, frontends: &[(FrontendKey, FrontendKind)], index: u32) -> Vec<FrontendKey> {
-        frontends
-            .iter()
-            .map(|(key, _)| *key)
-            .filter(|key| self.frontends.is_shadowed(key, index))
+    fn shadowed(&self, frontends: &[DesiredFrontend], index: u32) -> Vec<FrontendKey> {
+        let keys = frontends.iter().map(|frontend| frontend.key);
+        keys.filter(|key| self.frontends.is_shadowed(key, index))
             .collect()
     }
 
@@ -151,14 +151,15 @@ impl ServiceSnapshot {
     fn service_name<'a>(&self, port: &DesiredPort<'a>, strings: &mut Strings<'a>) -> ServiceName {
         let service = &*self.service;
         let ids = self.ports.iter().find(|ids| *ids.key == port.key);
-        let frontends = port.frontends.iter().map(|(key, kind)| FrontendName {
-            address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
-            port: key.port(),
-            kind: kind_number(*kind),
-            is_shadowed: ids.is_some_and(|ids| ids.shadowed.contains(key)),
+        let frontends = port.frontends.iter().map(|frontend| FrontendName {
+            address: address_of(&frontend.key),
+            port: frontend.key.port(),
+            kind: kind_number(frontend.kind),
+            is_shadowed: ids.is_some_and(|ids| ids.shadowed.contains(&frontend.key)),
+            withheld: frontend.withheld,
         });
         let refused = port.selection.refused.iter();
-        let refused = refused.map(|&(endpoint, number)| EndpointName {
+        let refused = refused.map(|&(endpoint, number, _)| EndpointName {
             backend: 0,
             bits: condition_bits(endpoint),
             out: Some(OutReason::Refused),
@@ -199,11 +200,11 @@ impl ServiceSnapshot {
         for (is_set, bit) in [
             (candidate.is_local, EndpointName::LOCAL),
             (
-                port.serves(Audience::Internal, candidate),
+                port.serves(Clients::OfClusterAddress, candidate),
                 EndpointName::INTERNAL,
             ),
             (
-                port.serves(Audience::External, candidate),
+                port.serves(Clients::Outside, candidate),
                 EndpointName::EXTERNAL,
             ),
         ] {

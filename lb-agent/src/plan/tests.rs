@@ -23,10 +23,11 @@ use fixture::{NODE, World, endpoint, service, slice};
 pub(crate) mod fixture;
 pub(crate) mod random;
 mod restart;
+mod rows;
 mod scale;
 
 const CAPACITY: Capacity = Capacity {
-    frontends: 64,
+    frontends: 128,
     services: 32,
     arena_words: 65_536,
     backends: 128,

@@ -16,6 +16,7 @@ pub(crate) const NODE: NodeView<'static> = NodeView {
     name: "node-a",
     zone: Some("zone-a"),
     addresses: &[],
+    service_cidrs: &[],
 };
 
 pub(crate) fn name(name: &str) -> ObjectName {
