@@ -13,6 +13,7 @@ mod devices;
 mod files;
 mod objects;
 mod published;
+mod reload;
 mod setup;
 
 use std::io;
@@ -25,6 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clock;
+use crate::config::layers::Layers;
+use crate::config::reload::{Effective, Watched};
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::bpffs::{self, BpffsError};
 use crate::dataplane::load::{self, LoadError, Loaded, Variant};
@@ -117,6 +120,18 @@ pub enum AgentError {
 
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
+    run_until_told(settings, None)
+}
+
+/// Runs the agent likewise, and takes over what changes in the files the settings came from.
+pub fn run_watched(effective: Effective, watched: Watched) -> Result<(), AgentError> {
+    for warning in &effective.layers.warnings {
+        tracing::warn!("{warning}");
+    }
+    run_until_told(effective.settings, Some((effective.layers, watched)))
+}
+
+fn run_until_told(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     settings.validate()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -125,13 +140,13 @@ pub fn run(settings: Settings) -> Result<(), AgentError> {
             operation: "starting the runtime",
             source,
         })?;
-    let result = runtime.block_on(start(settings));
+    let result = runtime.block_on(start(settings, files));
     // A scan of the source may be under way; nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn start(settings: Settings) -> Result<(), AgentError> {
+async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     let variant = if settings.debug_datapath {
         Variant::Debug
     } else {
@@ -142,6 +157,14 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
     let _lock = Lock::take(&settings.pin_dir)?;
     let mut tasks = JoinSet::new();
     let mut agent = Agent::new(settings, variant)?;
+    let (reload_sender, reloads) = mpsc::channel(1);
+    if let Some((layers, watched)) = files {
+        agent.layers = layers;
+        tasks.spawn(async move {
+            watched.run(reload_sender).await;
+            Ok(())
+        });
+    }
     if agent.settings.debug_datapath {
         forward_log(&mut agent.loaded, &mut tasks)?;
     }
@@ -151,7 +174,7 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
         let options = DirectoryOptions::new(agent.settings.manifests.clone());
         async move { Ok(directory::run(options, events, report_sender).await?) }
     });
-    agent.serve(batches, reports, tasks).await
+    agent.serve(batches, reports, reloads, tasks).await
 }
 
 /// Logs what the debug object writes.
@@ -173,6 +196,10 @@ fn forward_log(
 
 struct Agent {
     settings: Settings,
+    /// The layers that the settings came from, to compare with later ones.
+    layers: Layers,
+    /// Why changed settings were not taken over.
+    config_problem: Option<String>,
     loaded: Loaded,
     reconciler: Reconciler<BpfDataplane>,
     keeper: DeviceKeeper,
@@ -222,6 +249,8 @@ impl Agent {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
             settings,
+            layers: Layers::default(),
+            config_problem: None,
             loaded,
             reconciler,
             devices: Devices::new(),
@@ -242,6 +271,7 @@ impl Agent {
         &mut self,
         mut batches: mpsc::Receiver<Vec<Event>>,
         mut reports: watch::Receiver<SourceReport>,
+        mut reloads: mpsc::Receiver<Result<Effective, String>>,
         mut tasks: JoinSet<Result<(), AgentError>>,
     ) -> Result<(), AgentError> {
         let failed = |source| AgentError::Runtime {
@@ -277,6 +307,7 @@ impl Agent {
                     let report = reports.borrow_and_update().clone();
                     self.take_report(&report);
                 }
+                Some(result) = reloads.recv() => self.take_config(result),
                 () = until(self.retry_at) => self.work(),
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
                     self.work();
@@ -434,6 +465,7 @@ impl Agent {
     fn publish(&mut self) -> Result<(), AgentError> {
         let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
+        problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
         problems.extend(
             self.reconciler

@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
 pub mod interfaces;
 pub mod lock;

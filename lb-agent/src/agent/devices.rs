@@ -42,6 +42,11 @@ impl DeviceKeeper {
         }
     }
 
+    /// Takes over other rules; they apply at the next [`Self::keep`].
+    pub(super) fn set_overrides(&mut self, overrides: InterfaceOverrides) {
+        self.overrides = overrides;
+    }
+
     /// One line for each device whose programs are not as they should be.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
