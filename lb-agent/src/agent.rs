@@ -12,6 +12,7 @@ pub mod config;
 mod devices;
 mod files;
 mod objects;
+mod outside;
 mod published;
 mod reload;
 mod setup;
@@ -29,7 +30,7 @@ use crate::clock;
 use crate::config::layers::Layers;
 use crate::config::reload::{Effective, Watched};
 use crate::dataplane::attach::{AttachError, Attachments};
-use crate::dataplane::bpffs::{self, BpffsError};
+use crate::dataplane::bpffs::{self, BpffsError, PinPaths};
 use crate::dataplane::load::{self, LoadError, Loaded, Variant};
 use crate::dataplane::maps::{BpfDataplane, TablesError};
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
@@ -39,12 +40,14 @@ use crate::lock::{Lock, LockError};
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::outside::OutsideError;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::{Settings, SettingsError};
 use crate::source::directory::{self, DirectoryError, DirectoryOptions};
 use crate::source::report::{Reporter, SourceReport};
 use devices::DeviceKeeper;
 use objects::ModelObjects;
+use outside::OutsideKeeper;
 use published::Published;
 
 /// Batches of events that may wait.
@@ -113,6 +116,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The servers for health and metrics could not start.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
     /// A task ended that should not: a bug.
     #[error("the task that reads the source ended")]
     SourceEnded,
@@ -207,6 +213,9 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    outside: OutsideKeeper,
+    /// Why the kernel is not set as the settings ask.
+    kernel_problems: Vec<String>,
     reporter: Reporter,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
@@ -226,6 +235,8 @@ struct Agent {
 impl Agent {
     fn new(settings: Settings, variant: Variant) -> Result<Self, AgentError> {
         let published = Published::new(&settings)?;
+        let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
+        let kernel_problems = setup::write_kernel(&settings);
         let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
@@ -256,6 +267,8 @@ impl Agent {
             devices: Devices::new(),
             sweeper: Sweeper::default(),
             published,
+            outside,
+            kernel_problems,
             reporter: Reporter::default(),
             is_listed: false,
             has_synced: false,
@@ -307,6 +320,7 @@ impl Agent {
                     let report = reports.borrow_and_update().clone();
                     self.take_report(&report);
                 }
+                () = self.outside.reports_changed() => self.published.status_changed(),
                 Some(result) = reloads.recv() => self.take_config(result),
                 () = until(self.retry_at) => self.work(),
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
@@ -324,12 +338,15 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.outside.arrived(&batch);
         let changed = self.model.apply_all(batch);
         for name in changed.services {
+            self.outside.changed(&name);
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
         if changed.node {
+            self.outside.node_changed(&self.model);
             self.reconciler.all_changed(&objects);
             self.devices_at = Some(now());
         }
@@ -378,13 +395,17 @@ impl Agent {
         let objects = ModelObjects(&self.model);
         let start = clock::instant();
         self.retry_at = None;
-        loop {
+        let result = loop {
             match self.reconciler.step(&objects) {
                 Ok(true) if start.elapsed() < SLICE => {}
-                Ok(true) => return,
-                Ok(false) => break,
-                Err(error) => return self.postpone(&error),
+                result => break result,
             }
+        };
+        self.outside.worked(start.elapsed());
+        match result {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => return self.postpone(&error),
         }
         self.has_work = false;
         self.failures = 0;
@@ -400,6 +421,8 @@ impl Agent {
                 self.keep_devices();
                 memory::give_back();
             }
+            self.outside
+                .synced(&self.model, &self.settings, &self.devices);
             self.published.synced(clock::unix_seconds());
         }
     }
@@ -423,6 +446,8 @@ impl Agent {
             Ok(devices) => {
                 self.devices = devices;
                 self.keep_devices();
+                self.outside
+                    .show_node_ports(&self.model, &self.settings, &self.devices);
             }
             Err(error) => {
                 tracing::warn!("{error}");
@@ -451,6 +476,7 @@ impl Agent {
     fn sweep(&mut self) {
         let flows = self.reconciler.dataplane().flows();
         if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
+            self.outside.swept(walk, &self.settings.sizes);
             tracing::debug!(?walk, "looked through the flow tables");
         }
     }
@@ -475,8 +501,18 @@ impl Agent {
                 .map(|(name, report)| format!("{name}: {report}")),
         );
         problems.extend(self.keeper.problems().cloned());
+        problems.extend(self.kernel_problems.iter().cloned());
+        problems.extend(self.outside.reports().into_values());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
+        self.outside.published(
+            self.reconciler.planner(),
+            &self.settings.sizes,
+            self.model.services().len(),
+            self.keeper.devices(),
+            pending,
+            problems.len(),
+        );
         self.published.write(
             self.reconciler.planner(),
             objects,

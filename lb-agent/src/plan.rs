@@ -33,7 +33,9 @@ pub mod expand;
 mod filters;
 mod frontends;
 pub mod ids;
+pub mod latency;
 pub mod names;
+pub mod outlook;
 pub mod planner;
 pub mod region;
 pub mod report;
@@ -41,6 +43,7 @@ mod restore;
 pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod usage;
 
 pub(crate) use filters::{backend_bit, service_bit};
 

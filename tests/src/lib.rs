@@ -15,6 +15,7 @@ pub mod packets;
 pub mod privilege;
 pub mod probe;
 pub mod prog;
+pub mod prometheus;
 pub mod scenario;
 pub mod tables;
 pub mod traffic;

@@ -47,6 +47,11 @@ impl DeviceKeeper {
         self.overrides = overrides;
     }
 
+    /// How many devices have programs.
+    pub(super) fn devices(&self) -> usize {
+        self.attachments.devices().count()
+    }
+
     /// One line for each device whose programs are not as they should be.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()

@@ -17,6 +17,7 @@ impl Agent {
         {
             tracing::warn!("{problem}");
         }
+        self.outside.outside().metrics.reloaded(problem.is_none());
         self.config_problem = problem;
         self.published.status_changed();
     }
@@ -53,6 +54,8 @@ impl Agent {
         self.settings = settings;
         self.layers = layers;
         self.keeper.set_overrides(self.settings.interfaces.clone());
+        self.kernel_problems = setup::write_kernel(&self.settings);
+        self.outside.outside().set_settings(&self.settings.outside);
         self.write_cidrs();
         self.keep_devices();
         tracing::info!(settings = names.join(", "), "changed settings taken over");

@@ -1,11 +1,14 @@
 //! What the agent writes before it reads any object.
 
+use std::fs;
+
 use lb_common::table::config::SEED;
 
 use super::{AgentError, config};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::{Dataplane as _, Write};
 use crate::settings::Settings;
+use crate::sysctl;
 
 /// What programs need before anything else: the seed, chosen once for as long as the pins live, and
 /// what the settings say.
@@ -25,6 +28,37 @@ pub(super) fn write_config(
         dataplane.apply(&Write::SetConfig { word, value })?;
     }
     Ok(())
+}
+
+/// Sets the kernel's own connection tracking, and the score by which the kernel chooses whom to end
+/// where memory is short. What fails is said, and costs nothing else.
+pub(super) fn write_kernel(settings: &Settings) -> Vec<String> {
+    let mut problems = Vec::new();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match sysctl::apply(
+        &settings.conntrack,
+        u64::try_from(processors).unwrap_or(1),
+        &settings.proc_sys,
+        &settings.state_dir,
+    ) {
+        Ok(written) => {
+            for (name, value) in written {
+                tracing::info!(?name, value, "set the kernel's connection tracking");
+            }
+        }
+        Err(error) => problems.push(error.to_string()),
+    }
+    if let Some(score) = settings.oom_score_adj
+        && let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string())
+    {
+        problems.push(format!(
+            "setting oom_score_adj to {score}: {error}; a lower one than the pod has takes CAP_SYS_RESOURCE"
+        ));
+    }
+    for problem in &problems {
+        tracing::warn!("{problem}");
+    }
+    problems
 }
 
 /// A random number that is not 0, which means "none yet".
