@@ -111,7 +111,7 @@ impl Outside {
         registry.register_collector(Box::new(PacketCollector { paths }));
         registry.register_collector(Box::new(ProcessCollector));
         let routers = (
-            health_router(health_seen.clone(), metrics.clone()),
+            health_router(&health_seen, &metrics),
             metrics_router(Arc::new(registry), configz_seen),
         );
         spawn(async move |servers| {
@@ -179,7 +179,7 @@ impl Outside {
     pub async fn reports_changed(&mut self) {
         if self.reports.changed().await.is_err() {
             // The servers are gone, and will say nothing more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -216,7 +216,7 @@ fn families(proc: &Path) -> Vec<IpFamily> {
     }
 }
 
-fn health_router(health: watch::Receiver<ProxyHealth>, metrics: Metrics) -> Router {
+fn health_router(health: &watch::Receiver<ProxyHealth>, metrics: &Metrics) -> Router {
     let route = |question| {
         let (health, metrics) = (health.clone(), metrics.clone());
         any(async move || {

@@ -8,6 +8,7 @@ pub mod command;
 pub mod demo;
 pub mod given;
 pub mod host;
+pub mod http;
 pub mod lab;
 pub mod leak;
 pub mod ns;

@@ -1,4 +1,4 @@
-//! kube-proxy's own configuration file, so that a cluster's ConfigMap serves as it is.
+//! kube-proxy's own configuration file, so that a cluster's `ConfigMap` serves as it is.
 //!
 //! A field is honoured, or has no meaning here and is named in a warning if it asks for something.
 //! Fields that nobody knows are warned about, as kube-proxy's lenient reading does; a value of the

@@ -25,6 +25,7 @@ enum Expected {
 
 use Expected::{NoMeaning, Setting};
 
+#[expect(clippy::too_many_lines, reason = "one row for each field")]
 fn rows() -> Vec<Row> {
     let row = |field, value, expected| Row {
         field,
