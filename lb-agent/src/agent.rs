@@ -56,10 +56,6 @@ const QUEUED_BATCHES: usize = 16;
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
 const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
-/// How often the debug datapath's log is read: its buffer holds what comes in between.
-const LOG_INTERVAL: Duration = Duration::from_millis(20);
-/// How soon devices are looked at again after a failure.
-const DEVICE_RETRY: Duration = Duration::from_secs(1);
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +168,7 @@ async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(
         });
     }
     if agent.settings.debug_datapath {
-        forward_log(&mut agent.loaded, &mut tasks)?;
+        setup::forward_log(&mut agent.loaded, &mut tasks)?;
     }
     let (events, batches) = mpsc::channel(QUEUED_BATCHES);
     let (report_sender, reports) = watch::channel(SourceReport::default());
@@ -181,23 +177,6 @@ async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(
         async move { Ok(directory::run(options, events, report_sender).await?) }
     });
     agent.serve(batches, reports, reloads, tasks).await
-}
-
-/// Logs what the debug object writes.
-fn forward_log(
-    loaded: &mut Loaded,
-    tasks: &mut JoinSet<Result<(), AgentError>>,
-) -> Result<(), AgentError> {
-    let mut logger = aya_log::EbpfLogger::init(loaded.ebpf())
-        .map_err(|source| AgentError::DebugLog { source })?;
-    tasks.spawn(async move {
-        let mut ticks = ticks(LOG_INTERVAL);
-        loop {
-            ticks.tick().await;
-            logger.flush();
-        }
-    });
-    Ok(())
 }
 
 struct Agent {
@@ -438,47 +417,6 @@ impl Agent {
         self.has_work = true;
         self.retry_at = Some(now() + delay);
         self.published.status_changed();
-    }
-
-    async fn read_devices(&mut self, watcher: &Watcher) {
-        self.devices_at = None;
-        match watcher.read().await {
-            Ok(devices) => {
-                self.devices = devices;
-                self.keep_devices();
-                self.outside
-                    .show_node_ports(&self.model, &self.settings, &self.devices);
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                self.devices_at = Some(now() + DEVICE_RETRY);
-            }
-        }
-    }
-
-    fn keep_devices(&mut self) {
-        if !self.has_synced {
-            return;
-        }
-        let node = ModelObjects(&self.model).node_view();
-        let is_done = self.keeper.keep(
-            &mut self.loaded,
-            self.reconciler.dataplane_mut(),
-            &self.devices,
-            node.addresses,
-        );
-        if !is_done {
-            self.devices_at = Some(now() + DEVICE_RETRY);
-        }
-        self.published.status_changed();
-    }
-
-    fn sweep(&mut self) {
-        let flows = self.reconciler.dataplane().flows();
-        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
-            self.outside.swept(walk, &self.settings.sizes);
-            tracing::debug!(?walk, "looked through the flow tables");
-        }
     }
 
     fn reclaim(&mut self) {

@@ -119,7 +119,11 @@ fn view_is_a_table_for_people() {
     let output = steerage(&["config", "view"], &[]);
     assert_eq!(output.status.code(), Some(0));
     let stdout = text(&output.stdout);
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let mut lines = stdout.lines();
     assert_eq!(
         words(lines.next().unwrap()),

@@ -52,7 +52,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Metric>> {
                 has_ended = true;
             } else if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').context("no help")?;
-                begin(&mut metrics, &mut current, name)?.help = help.to_owned();
+                help.clone_into(&mut begin(&mut metrics, &mut current, name)?.help);
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').context("no type")?;
                 ensure!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_common::flows::SLOTS;
 
+use super::Agent;
 use super::objects::ModelObjects;
 use crate::clock::{self, Moment};
 use crate::dataplane::bpffs::PinPaths;
@@ -265,4 +266,15 @@ fn health_ports(
 
 fn micros(moment: Moment) -> i64 {
     i64::try_from(moment.unix.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Agent {
+    /// Walks on through the flow tables.
+    pub(super) fn sweep(&mut self) {
+        let flows = self.reconciler.dataplane().flows();
+        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
+            self.outside.swept(walk, &self.settings.sizes);
+            tracing::debug!(?walk, "looked through the flow tables");
+        }
+    }
 }

@@ -1,14 +1,20 @@
 //! What the agent writes before it reads any object.
 
 use std::fs;
+use std::time::Duration;
 
 use lb_common::table::config::SEED;
+use tokio::task::JoinSet;
 
-use super::{AgentError, config};
+use super::{AgentError, config, ticks};
+use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::{Dataplane as _, Write};
 use crate::settings::Settings;
 use crate::sysctl;
+
+/// How often the debug datapath's log is read: its buffer holds what comes in between.
+const LOG_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What programs need before anything else: the seed, chosen once for as long as the pins live, and
 /// what the settings say.
@@ -71,4 +77,21 @@ fn random_seed() -> Result<u64, AgentError> {
         },
     )?;
     Ok(u64::from_ne_bytes(bytes) | 1)
+}
+
+/// Logs what the debug object writes.
+pub(super) fn forward_log(
+    loaded: &mut Loaded,
+    tasks: &mut JoinSet<Result<(), AgentError>>,
+) -> Result<(), AgentError> {
+    let mut logger = aya_log::EbpfLogger::init(loaded.ebpf())
+        .map_err(|source| AgentError::DebugLog { source })?;
+    tasks.spawn(async move {
+        let mut ticks = ticks(LOG_INTERVAL);
+        loop {
+            ticks.tick().await;
+            logger.flush();
+        }
+    });
+    Ok(())
 }

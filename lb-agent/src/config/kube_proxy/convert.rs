@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use lb_common::conntrack::State;
+
 use super::schema::KubeProxy;
 use crate::config::document::{
     Client, Conntrack, Document, Health, LocalTraffic, Log, LogFormat, Metrics, Services,
@@ -11,7 +13,6 @@ use crate::config::value::{Bind, Cidr, GoDuration, NodePortAddress, StateName, T
 use crate::settings::conntrack::KernelConntrack;
 use crate::settings::outside::{HEALTH_PORT, METRICS_PORT};
 use crate::settings::services::{LocalMode, Masquerade};
-use lb_common::conntrack::State;
 
 /// A value that kube-proxy refuses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -23,10 +23,10 @@ enum Expected {
     NoMeaning,
 }
 
-use Expected::{NoMeaning, Setting};
-
 #[expect(clippy::too_many_lines, reason = "one row for each field")]
 fn rows() -> Vec<Row> {
+    use Expected::{NoMeaning, Setting};
+
     let row = |field, value, expected| Row {
         field,
         value,
@@ -254,6 +254,8 @@ fn setting(file: &KubeProxyFile, name: &str) -> Value {
 
 #[test]
 fn every_field_is_honoured_or_named_as_having_no_meaning() {
+    use Expected::{NoMeaning, Setting};
+
     for Row {
         field,
         value,

@@ -1,9 +1,10 @@
 //! Precedence, origins and mistakes of whole files.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::apply;
 use crate::settings::{AttachmentMode, Settings};
-use std::time::Duration;
 
 const HEAD: &str = "apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\n";
 const KUBE: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
