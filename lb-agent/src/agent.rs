@@ -10,6 +10,7 @@
 
 pub mod config;
 mod devices;
+mod error;
 mod files;
 mod objects;
 mod outside;
@@ -17,8 +18,6 @@ mod published;
 mod reload;
 mod setup;
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,23 +28,23 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::clock;
 use crate::config::layers::Layers;
 use crate::config::reload::{Effective, Watched};
-use crate::dataplane::attach::{AttachError, Attachments};
-use crate::dataplane::bpffs::{self, BpffsError, PinPaths};
-use crate::dataplane::load::{self, LoadError, Loaded, Variant};
-use crate::dataplane::maps::{BpfDataplane, TablesError};
+use crate::dataplane::attach::Attachments;
+use crate::dataplane::bpffs::{self, PinPaths};
+use crate::dataplane::load::{self, Loaded, Variant};
+use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
-use crate::interfaces::{Devices, InterfaceError, REREAD, Watcher};
-use crate::lock::{Lock, LockError};
+use crate::interfaces::{Devices, REREAD, Watcher};
+use crate::lock::Lock;
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
-use crate::outside::OutsideError;
 use crate::reconcile::{Reconciler, retry_delay};
-use crate::settings::{Settings, SettingsError};
-use crate::source::directory::{self, DirectoryError, DirectoryOptions};
+use crate::settings::Settings;
+use crate::source::directory::{self, DirectoryOptions};
 use crate::source::report::{Reporter, SourceReport};
 use devices::DeviceKeeper;
+pub use error::AgentError;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
 use published::Published;
@@ -56,69 +55,8 @@ const QUEUED_BATCHES: usize = 16;
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
 const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Why the agent could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The operator must correct the settings.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// Another agent runs.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// There is no bpffs.
-    #[error(transparent)]
-    Bpffs(#[from] BpffsError),
-    /// The datapath could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The tables could not be opened.
-    #[error(transparent)]
-    Tables(#[from] TablesError),
-    /// The tables could not be read or written.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// Pinned links could not be looked at.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// Devices cannot be watched.
-    #[error(transparent)]
-    Interfaces(#[from] InterfaceError),
-    /// The source cannot be read.
-    #[error(transparent)]
-    Source(#[from] DirectoryError),
-    /// The operator must make the directory writable.
-    #[error("writing {}: {source}", path.display())]
-    State {
-        /// A file or directory of the state directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The debug object's log could not be read.
-    #[error("reading the log of the debug datapath: {source}")]
-    DebugLog {
-        /// What aya says.
-        #[source]
-        source: aya_log::Error,
-    },
-    /// The system has no room for the runtime.
-    #[error("{operation}: {source}")]
-    Runtime {
-        /// What was tried.
-        operation: &'static str,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The servers for health and metrics could not start.
-    #[error(transparent)]
-    Outside(#[from] OutsideError),
-    /// A task ended that should not: a bug.
-    #[error("the task that reads the source ended")]
-    SourceEnded,
-}
+/// Time between the beginnings of two passes over the flow tables: one is for all changes in between.
+const CUT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
@@ -209,6 +147,10 @@ struct Agent {
     retry_at: Option<Instant>,
     /// When to look at the devices again, beside what events say.
     devices_at: Option<Instant>,
+    /// When to go on taking out UDP flows that have lost their backend.
+    cut_at: Option<Instant>,
+    /// When the next pass over the flow tables may begin.
+    next_pass_at: Instant,
 }
 
 impl Agent {
@@ -256,6 +198,8 @@ impl Agent {
             write_problem: None,
             retry_at: None,
             devices_at: None,
+            cut_at: None,
+            next_pass_at: now(),
         })
     }
 
@@ -305,6 +249,7 @@ impl Agent {
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
                     self.work();
                 }
+                () = until(self.cut_at) => self.cut(),
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
@@ -403,6 +348,25 @@ impl Agent {
             self.outside
                 .synced(&self.model, &self.settings, &self.devices);
             self.published.synced(clock::unix_seconds());
+        }
+        if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
+            self.cut_at = Some(self.next_pass_at);
+        }
+    }
+
+    /// Goes on taking out UDP flows that have lost their backend.
+    fn cut(&mut self) {
+        self.cut_at = None;
+        if now() >= self.next_pass_at {
+            self.next_pass_at = now() + CUT_INTERVAL;
+        }
+        match self.reconciler.cut() {
+            Ok(true) => self.cut_at = Some(now()),
+            Ok(false) if self.reconciler.has_flows_to_cut() => {
+                self.cut_at = Some(self.next_pass_at);
+            }
+            Ok(false) => {}
+            Err(error) => self.postpone(&error),
         }
     }
 

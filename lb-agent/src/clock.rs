@@ -21,17 +21,6 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// Seconds since the Unix epoch, for what people read; 0 on a machine whose clock is before it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this module is where clocks are read"
-)]
-pub fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 /// A moment by both clocks: one to measure with, which nobody sets, and one that people read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Moment {
@@ -61,4 +50,15 @@ pub fn moment() -> Moment {
         monotonic: read(ClockId::Boottime),
         unix: read(ClockId::Realtime),
     }
+}
+
+/// Seconds since the Unix epoch, for what people read; 0 on a machine whose clock is before it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

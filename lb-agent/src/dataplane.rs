@@ -119,6 +119,35 @@ pub struct InUse {
     pub services: BTreeSet<ServiceId>,
     /// Backends.
     pub backends: BTreeSet<BackendId>,
+    /// What UDP flows name.
+    pub udp_pairs: BTreeSet<UdpPair>,
+}
+
+/// What a flow entry names: the service that was dialled and the backend that serves, in a UDP flow.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct UdpPair {
+    /// The service.
+    pub service: ServiceId,
+    /// The backend.
+    pub backend: BackendId,
+}
+
+/// Where a pass over the flow tables is: IPv4 comes first.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FlowCursor {
+    /// Whether it has come to IPv6.
+    pub is_v6: bool,
+    /// The next bucket of that table.
+    pub bucket: u32,
+}
+
+/// What a step of a pass over the flow tables did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CutStep {
+    /// Entries that were to go.
+    pub met: u64,
+    /// Where the next step begins; `None` once all have been looked at.
+    pub next: Option<FlowCursor>,
 }
 
 /// A write or read that the kernel (or the fake) refused.
@@ -172,4 +201,12 @@ pub trait Dataplane {
 
     /// Reads the flow tables for the ids they name.
     fn ids_in_use(&self) -> Result<InUse, DataplaneError>;
+
+    /// Frees both halves of the UDP flows that `is_stale` says, from `from` on, as far as takes a
+    /// few milliseconds.
+    fn cut_flows(
+        &mut self,
+        from: FlowCursor,
+        is_stale: &dyn Fn(&UdpPair) -> bool,
+    ) -> Result<CutStep, DataplaneError>;
 }

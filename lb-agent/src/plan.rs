@@ -27,6 +27,7 @@ use crate::model::endpoint::EndpointSlice;
 use crate::model::service::Service;
 
 pub mod arena;
+pub mod departed;
 mod diff;
 pub mod endpoints;
 pub mod expand;

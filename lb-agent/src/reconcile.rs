@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lb_common::table::frontend::FrontendKey;
 
-use crate::dataplane::{Dataplane, DataplaneError, Write};
+use crate::dataplane::{Dataplane, DataplaneError, FlowCursor, Write};
 use crate::model::name::ObjectName;
 use crate::plan::planner::Planner;
 use crate::plan::{NodeView, ServiceView};
@@ -57,7 +57,17 @@ pub struct Reconciler<D> {
     is_listed: bool,
     /// Whether every Service that was there at the last listing has been planned.
     is_complete: bool,
+    /// Whether UDP flows of an earlier agent's time have been compared with what Services have.
+    has_compared: bool,
+    pass: Option<Pass>,
     applied: u64,
+}
+
+/// A pass over the flow tables.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pass {
+    at: FlowCursor,
+    met: u64,
 }
 
 impl<D: Dataplane> Reconciler<D> {
@@ -76,6 +86,8 @@ impl<D: Dataplane> Reconciler<D> {
             dirty: BTreeSet::new(),
             is_listed: false,
             is_complete: false,
+            has_compared: false,
+            pass: None,
             applied: 0,
         })
     }
@@ -169,6 +181,53 @@ impl<D: Dataplane> Reconciler<D> {
         Ok(false)
     }
 
+    /// Whether there may be UDP flows to backends that their Services no longer have, once the
+    /// tables say what the objects say.
+    pub fn has_flows_to_cut(&self) -> bool {
+        let is_first = self.is_synced() && !self.has_compared;
+        is_first || self.pass.is_some() || !self.planner.departed().is_empty()
+    }
+
+    /// Takes such flows out, a few milliseconds' worth; true if the pass is not over. To be called
+    /// when [`Self::run`] is done. On an error call it again: the pass begins anew.
+    pub fn cut(&mut self) -> Result<bool, DataplaneError> {
+        if !self.has_flows_to_cut() {
+            return Ok(false);
+        }
+        let mut pass = match self.pass.take() {
+            Some(pass) => pass,
+            None => self.begin_pass()?,
+        };
+        let departed = self.planner.departed();
+        if departed.is_empty() {
+            return Ok(false);
+        }
+        let step = self
+            .dataplane
+            .cut_flows(pass.at, &|pair| departed.contains(pair))?;
+        pass.met += step.met;
+        if let Some(at) = step.next {
+            pass.at = at;
+            self.pass = Some(pass);
+        } else {
+            self.planner.departed_mut().end_pass(pass.met);
+        }
+        Ok(self.pass.is_some())
+    }
+
+    /// What programs chose by earlier tables is in the flow tables before they are looked through.
+    fn begin_pass(&mut self) -> Result<Pass, DataplaneError> {
+        self.flush()?;
+        self.dataplane.wait_for_readers()?;
+        if self.is_synced() && !self.has_compared {
+            let in_use = self.dataplane.ids_in_use()?;
+            self.planner.compare_flows(&in_use.udp_pairs);
+            self.has_compared = true;
+        }
+        self.planner.departed_mut().begin_pass();
+        Ok(Pass::default())
+    }
+
     /// Frees what nothing needs any more: waits for programs that run, reads which ids flows name,
     /// and gives Services that had no room another try. To be called every minute or so.
     pub fn sweep(&mut self) -> Result<(), DataplaneError> {
@@ -177,6 +236,7 @@ impl<D: Dataplane> Reconciler<D> {
             self.dataplane.wait_for_readers()?;
             self.planner.readers_done();
             let in_use = self.dataplane.ids_in_use()?;
+            self.planner.compare_flows(&in_use.udp_pairs);
             self.queue.extend(self.planner.sweep(&in_use));
         }
         self.dirty.extend(self.planner.kept_back().cloned());

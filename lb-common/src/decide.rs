@@ -23,6 +23,7 @@ use crate::conntrack::{Event, State};
 use crate::family::Family;
 use crate::flow::{FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Found, Placed};
+use crate::icmp::QuotedPacket;
 use crate::id::Seconds;
 use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
@@ -149,6 +150,8 @@ impl Step {
 pub struct Workspace<F: Family> {
     rewrite: Room<Rewrite<F>>,
     error: Room<ErrorRewrite<F>>,
+    /// What an ICMP error quotes.
+    quote: Room<QuotedPacket<F>>,
     /// The flow that has the packet.
     found: Room<Found<F>>,
     /// The entry of a new flow.
@@ -168,10 +171,13 @@ impl<F: Family> Workspace<F> {
         self.rewrite.get()
     }
 
-    /// How an ICMP error is rewritten, after [`Action::TranslateError`].
+    /// What an ICMP error quotes and how both are rewritten, after [`Action::TranslateError`].
     #[inline(always)]
-    pub const fn error(&self) -> Option<&ErrorRewrite<F>> {
-        self.error.get()
+    pub const fn error(&self) -> Option<(&QuotedPacket<F>, &ErrorRewrite<F>)> {
+        match (self.quote.get(), self.error.get()) {
+            (Some(quote), Some(rewrite)) => Some((quote, rewrite)),
+            _ => None,
+        }
     }
 
     /// The verdict for a packet of the flow whose entry is `entry`.
@@ -211,7 +217,14 @@ pub fn decide<F: Family>(
     workspace: &mut Workspace<F>,
 ) -> Verdict {
     if !packet.has_ports() {
-        return without_ports(read, packet, seen, tables, workspace);
+        return if packet.is_error()
+            && error::quote(read, packet, &mut workspace.quote)
+            && error::find(seen, tables, workspace)
+        {
+            error::decide(packet, workspace)
+        } else {
+            without_ports(packet, seen, tables, workspace)
+        };
     }
     let settled = settle(packet, seen, tables, workspace);
     match settled.next {
@@ -236,18 +249,16 @@ pub fn decide<F: Family>(
     }
 }
 
-/// Decides about a packet whose ports are elsewhere: in the packet that an ICMP error quotes, in
-/// the first fragment, or nowhere.
+/// Decides about a packet whose ports are elsewhere: in the first fragment, or nowhere.
 #[inline(never)]
 fn without_ports<F: Family>(
-    read: &impl PacketRead,
     packet: &Packet<F>,
     seen: &Sighting,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    if let Transport::IcmpError { kind, quoted } = packet.transport() {
-        return error::decide(read, packet, (kind, quoted), seen, tables, workspace);
+    if packet.is_error() {
+        return error::unrelated(packet, seen.hook, tables);
     }
     if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
         return unknown_address(packet, seen.hook, tables);
@@ -333,15 +344,6 @@ fn later_fragment<F: Family>(
         }
         AddressKind::Foreign => Verdict::pass(Reason::NotService),
     }
-}
-
-/// Puts the partner of `entry` where it can be inserted from; out of line, for its own stack.
-#[inline(never)]
-fn put_partner<'r, F: Family>(
-    entry: &FlowEntry<F>,
-    room: &'r mut Room<FlowEntry<F>>,
-) -> &'r FlowEntry<F> {
-    room.put(entry.partner())
 }
 
 #[inline(always)]

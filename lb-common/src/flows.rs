@@ -20,7 +20,7 @@ pub mod sweep;
 use core::marker::PhantomData;
 
 pub use control::Control;
-pub use insert::{Insertion, Placed, Placement};
+pub use insert::{Contest, Insert, Insertion, Placed, Placement, Step, Vacancy};
 pub use sweep::{Slot, Tidied};
 
 use crate::conntrack::State;
@@ -38,10 +38,8 @@ pub const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
 /// Tries of a change that other processors may disturb.
 const TRIES: u32 = 4;
 
-/// Tries of an insertion, of its contest and of finding the winner. The kernel's verifier follows
-/// each of them through sixteen slots, so there is one: who is disturbed drops the packet, and the
-/// sender's next one settles it.
-const INSERTION_TRIES: u32 = 1;
+/// Looks for the entry of whoever won, which is one compare-and-swap away.
+const ADOPTION_TRIES: u32 = if cfg!(loom) { 1 } else { 8 };
 
 /// One bucket of the flow table: [`SLOTS`] control words, then as many entries.
 ///
@@ -80,6 +78,81 @@ pub trait Buckets<F: Family> {
 
     /// Number of buckets, a power of two.
     fn count(&self) -> u32;
+
+    // What follows is asked of the buckets because the
+    // kernel side has functions of its own for them, which its verifier checks once instead of at
+    // each call.
+
+    /// [`FlowTable::probe`].
+    #[inline(always)]
+    fn probe<T: Timeouts>(&self, table: &FlowTable<F, Self, T>, key: &FlowKey<F>, probe: &mut Probe)
+    where
+        Self: Sized,
+    {
+        *probe = table.probe(key);
+    }
+
+    /// [`Insert::holds`].
+    #[inline(always)]
+    fn holds<T: Timeouts>(
+        &self,
+        table: &FlowTable<F, Self, T>,
+        entry: &FlowEntry<F>,
+        placed: &Placed,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        table.holds(entry, placed)
+    }
+
+    /// [`FlowTable::survey_bucket`].
+    #[inline(always)]
+    fn survey_bucket<T: Timeouts>(
+        &self,
+        table: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        now: Seconds,
+        best: &mut Vacancy,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        table.survey_bucket(probe, index, now, best)
+    }
+
+    /// [`FlowTable::contest_bucket`].
+    #[inline(always)]
+    fn contest_bucket<T: Timeouts>(
+        &self,
+        table: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        own: &Spot,
+        now: Seconds,
+    ) -> Contest
+    where
+        Self: Sized,
+    {
+        table.contest_bucket(probe, index, own, now)
+    }
+
+    /// [`FlowTable::locate_bucket`].
+    #[inline(always)]
+    fn locate_bucket<T: Timeouts>(
+        &self,
+        table: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        now: Seconds,
+        spot: &mut Spot,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        table.locate_bucket(probe, index, now, spot)
+    }
 }
 
 /// How long a flow in each state lives after its last packet; at most [`control::MAX_TIMEOUT`].
@@ -141,13 +214,48 @@ pub struct FlowTable<F, B, T> {
     family: PhantomData<F>,
 }
 
-/// A key, prepared for the search.
-#[derive(Clone, Copy, Debug)]
-struct Probe {
+/// A key, prepared for the search. No gap is in it: see [`Spot`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Probe {
     key: KeyWords,
     tag: u32,
     first: u32,
     second: u32,
+    reserved: u32,
+}
+
+/// A slot and what it held. Without gaps in memory: the kernel's functions hand it to each other,
+/// and their verifier wants every byte of it written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Spot {
+    /// Index of the bucket.
+    pub bucket: u32,
+    /// Slot in the bucket, below [`SLOTS`].
+    pub slot: u32,
+    /// The control word that was seen there.
+    pub control: Control,
+}
+
+impl Spot {
+    #[inline(always)]
+    fn new(location: Location, control: Control) -> Self {
+        Self {
+            bucket: location.bucket,
+            slot: u32::try_from(location.slot).unwrap_or_default(),
+            control,
+        }
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub fn location(&self) -> Location {
+        Location {
+            bucket: self.bucket,
+            slot: usize::try_from(self.slot).unwrap_or_default(),
+        }
+    }
 }
 
 /// What a slot's entry is to a key.
@@ -209,14 +317,21 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Where exactly this `entry` is, if it is live: same key, same value.
     #[inline(always)]
     pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
-        let (location, control, _) = self.locate(&self.probe(&entry.key), now)?;
-        self.holds(location, control, entry)
-            .then_some((location, control))
+        let mut probe = Probe::default();
+        self.buckets.probe(self, &entry.key, &mut probe);
+        let mut spot = Spot::default();
+        if !self.settled(&probe, now, &mut spot) {
+            return None;
+        }
+        let placed = Placed::at(&spot);
+        self.buckets
+            .holds(self, entry, &placed)
+            .then_some((placed.location, placed.control))
     }
 
     /// Whether the entry at `location`, whose control word was `seen`, has the value of `entry`.
     #[inline(always)]
-    fn holds(&self, location: Location, seen: Control, entry: &FlowEntry<F>) -> bool {
+    fn has_value(&self, location: Location, seen: Control, entry: &FlowEntry<F>) -> bool {
         let Some(bucket) = self.buckets.bucket(location.bucket) else {
             return false;
         };
@@ -272,8 +387,9 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             .is_some_and(|bucket| bucket.compare_exchange(location.slot, seen.0, new.0))
     }
 
+    /// What a search for `key` needs.
     #[inline(always)]
-    fn probe(&self, key: &FlowKey<F>) -> Probe {
+    pub fn probe(&self, key: &FlowKey<F>) -> Probe {
         let key = KeyWords::new(key);
         let hash = key.hash::<F>(self.seed);
         let mask = self.buckets.count().wrapping_sub(1);
@@ -285,7 +401,28 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             tag: hash::upper(hash),
             first,
             second: (first ^ distance) & mask,
+            reserved: 0,
         }
+    }
+
+    /// The same as [`Self::locate`], for the ways that packets seldom take.
+    #[inline(always)]
+    fn settled(&self, probe: &Probe, now: Seconds, spot: &mut Spot) -> bool {
+        self.buckets
+            .locate_bucket(self, probe, probe.first, now, spot)
+            || self
+                .buckets
+                .locate_bucket(self, probe, probe.second, now, spot)
+    }
+
+    /// Whether bucket `index` has the live entry with the probe's key; `spot` says where then.
+    #[inline(always)]
+    pub fn locate_bucket(&self, probe: &Probe, index: u32, now: Seconds, spot: &mut Spot) -> bool {
+        let Some((location, control, _)) = self.locate_in(index, probe, now) else {
+            return false;
+        };
+        *spot = Spot::new(location, control);
+        true
     }
 
     /// Where the live entry with the probe's key is.

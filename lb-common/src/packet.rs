@@ -1,5 +1,7 @@
 //! How the decisions see a packet: bytes at offsets, which may not be there.
 
+use crate::wire::ipv6::{Chain, Walk};
+
 /// Read access to a packet from its Ethernet header on.
 pub trait PacketRead {
     /// Bytes of the whole packet, also of those that [`Self::read`] must first fetch.
@@ -10,6 +12,13 @@ pub trait PacketRead {
 
     /// The `length` bytes at `offset`, which are at most `N`, with zeros behind them.
     fn read_padded<const N: usize>(&self, offset: u32, length: u32) -> Option<[u8; N]>;
+
+    /// [`Chain::step`]. Asked of the packet because the kernel side has a function of its own for
+    /// it, which its verifier checks once instead of for every header of every packet that is read.
+    #[inline(always)]
+    fn step_extension(&self, chain: &mut Chain, bytes: [u8; 8]) -> Walk {
+        chain.step(bytes)
+    }
 }
 
 /// Write access; never changes the length.

@@ -253,6 +253,18 @@ impl<F: Family> Packet<F> {
         matches!(self.contents.kind, Kind::Ports)
     }
 
+    /// Whether it is an ICMP error.
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        matches!(self.contents.kind, Kind::IcmpError)
+    }
+
+    /// Whether it is an ICMP redirect.
+    #[inline(always)]
+    pub const fn is_redirect(&self) -> bool {
+        self.is_error() && matches!(self.contents.error, ErrorKind::Redirect)
+    }
+
     /// Addresses and ports, where the packet has ports.
     #[inline(always)]
     pub const fn tuple(&self) -> Option<FlowTuple<F>> {

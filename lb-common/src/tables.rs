@@ -4,7 +4,7 @@
 use crate::conntrack::State;
 use crate::family::Family;
 use crate::flow::{FlowEntry, FlowKey};
-use crate::flows::{Buckets, FlowTable, Found, Placed, Placement, Timeouts};
+use crate::flows::{Buckets, FlowTable, Found, Insert as _, Placed, Placement, Timeouts};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
 use crate::room::Room;
@@ -65,7 +65,7 @@ pub trait Tables: Sized {
 
     /// Looks for the live flow entry of `key`; says whether `found` is it now.
     ///
-    /// This and the next two are what the kernel side has functions of its own for, which its
+    /// This, [`Self::place`], [`Self::partner`] and [`Self::remove`] are what the kernel side has functions of its own for, which its
     /// verifier checks once instead of at each call.
     #[inline(always)]
     fn search<F: Family>(
@@ -77,7 +77,7 @@ pub trait Tables: Sized {
         flow_table::<F, Self>(self).search(key, now, found)
     }
 
-    /// Inserts a flow entry: see [`FlowTable::place`].
+    /// Inserts a flow entry: see [`Insert::place`].
     #[inline(always)]
     fn place<F: Family>(
         &self,
@@ -87,6 +87,46 @@ pub trait Tables: Sized {
         placed: &mut Placed,
     ) -> Placement {
         flow_table::<F, Self>(self).place(entry, state, now, placed)
+    }
+
+    /// Puts the partner of `entry` into `room`. `None` never happens; the kernel's verifier cannot
+    /// know that of what another function wrote.
+    #[inline(always)]
+    fn partner<'r, F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        room: &'r mut Room<FlowEntry<F>>,
+    ) -> Option<&'r FlowEntry<F>> {
+        Some(room.put(entry.partner()))
+    }
+
+    /// Inserts the partner of `entry`, which goes to `half`.
+    #[inline(always)]
+    fn place_partner<F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        half: &mut Room<FlowEntry<F>>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
+        self.partner(entry, half)
+            .map_or(Placement::Contended, |partner| {
+                self.place(partner, state, now, placed)
+            })
+    }
+
+    /// Removes the partner of `entry`, which goes to `half`.
+    #[inline(always)]
+    fn remove_partner<F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        half: &mut Room<FlowEntry<F>>,
+        now: Seconds,
+    ) {
+        if let Some(partner) = self.partner(entry, half) {
+            self.remove(partner, now);
+        }
     }
 
     /// Removes this very flow entry, if it is in the table.

@@ -1,12 +1,15 @@
 //! Bytes of an skb, by direct access. What is not in the linear part must be pulled there first:
 //! one path through each access is what keeps the programs small enough to verify.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use lb_common::packet::{PacketRead, PacketWrite};
 use lb_common::rewrite::{ChecksumFix, PacketRewrite};
+use lb_common::wire::ipv6::{Chain, Walk};
 
 /// Highest offset that is accessed directly: the verifier wants a bound on what is added to a
 /// packet pointer.
@@ -115,6 +118,24 @@ impl PacketRead for Skb {
         };
         (result == 0).then_some(bytes)
     }
+
+    #[inline(always)]
+    fn step_extension(&self, chain: &mut Chain, bytes: [u8; 8]) -> Walk {
+        let chain = &raw mut *chain;
+        Walk::from_number(extension_step(chain.cast(), u64::from_ne_bytes(bytes)))
+    }
+}
+
+/// [`Chain::step`], checked by itself: see `flows`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn extension_step(chain: *mut MaybeUninit<[u8; size_of::<Chain>()]>, bytes: u64) -> u32 {
+    // SAFETY: the only caller passes a chain, which nothing else refers to; the verifier proves that
+    // memory is behind it.
+    let Some(chain) = (unsafe { chain.cast::<Chain>().as_mut() }) else {
+        return Walk::TooLong as u32;
+    };
+    chain.step(bytes.to_ne_bytes()) as u32
 }
 
 impl PacketWrite for Skb {

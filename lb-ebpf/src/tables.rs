@@ -8,7 +8,10 @@ use lb_common::conntrack::State;
 use lb_common::family::Family;
 use lb_common::flow::{FlowEntry, FlowKey};
 use lb_common::flows::layout::entry_words;
-use lb_common::flows::{Bucket, Buckets, Found, Placed, Placement, SLOTS};
+use lb_common::flows::{
+    Bucket, Buckets, Contest, FlowTable, Found, Insert as _, Placed, Placement, Probe, SLOTS, Spot,
+    Timeouts, Vacancy,
+};
 use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::room::Room;
 use lb_common::table::backend::BackendRecord;
@@ -180,7 +183,16 @@ impl Tables for KernelTables {
         now: Seconds,
         placed: &mut Placed,
     ) -> Placement {
-        flows::place(entry, state, now, placed)
+        flows::Steps.place(entry, state, now, placed)
+    }
+
+    #[inline(always)]
+    fn partner<'r, F: Family>(
+        &self,
+        entry: &FlowEntry<F>,
+        room: &'r mut Room<FlowEntry<F>>,
+    ) -> Option<&'r FlowEntry<F>> {
+        flows::partner(entry, room)
     }
 
     #[inline(always)]
@@ -215,6 +227,57 @@ impl<F: Family> Buckets<F> for MapBuckets<F> {
     #[inline(always)]
     fn count(&self) -> u32 {
         self.count
+    }
+
+    #[inline(always)]
+    fn probe<T: Timeouts>(&self, _: &FlowTable<F, Self, T>, key: &FlowKey<F>, probe: &mut Probe) {
+        flows::probe(key, probe);
+    }
+
+    #[inline(always)]
+    fn holds<T: Timeouts>(
+        &self,
+        _: &FlowTable<F, Self, T>,
+        entry: &FlowEntry<F>,
+        placed: &Placed,
+    ) -> bool {
+        flows::Steps.holds(entry, placed)
+    }
+
+    #[inline(always)]
+    fn survey_bucket<T: Timeouts>(
+        &self,
+        _: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        now: Seconds,
+        best: &mut Vacancy,
+    ) -> bool {
+        flows::survey::<F>(probe, index, now, best)
+    }
+
+    #[inline(always)]
+    fn contest_bucket<T: Timeouts>(
+        &self,
+        _: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        own: &Spot,
+        now: Seconds,
+    ) -> Contest {
+        flows::contest::<F>(probe, index, own, now)
+    }
+
+    #[inline(always)]
+    fn locate_bucket<T: Timeouts>(
+        &self,
+        _: &FlowTable<F, Self, T>,
+        probe: &Probe,
+        index: u32,
+        now: Seconds,
+        spot: &mut Spot,
+    ) -> bool {
+        flows::locate::<F>(probe, index, now, spot)
     }
 }
 

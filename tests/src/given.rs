@@ -227,6 +227,21 @@ impl Flow {
     }
 }
 
+/// Runs for every family and protocol.
+pub fn each(mut run: impl FnMut(Place, Protocol)) {
+    for place in PLACES {
+        for protocol in PROTOCOLS {
+            run(place, protocol);
+        }
+    }
+}
+
+/// The flow of the client to service 10.
+pub fn plain(place: Place, protocol: Protocol) -> Flow {
+    let backend = place.backend(protocol);
+    Flow::new(protocol, place.client(), place.dialled(10), backend)
+}
+
 /// Entries that came.
 pub fn came(lines: impl IntoIterator<Item = String>) -> BTreeSet<String> {
     lines.into_iter().map(|line| format!("+{line}")).collect()

@@ -11,10 +11,9 @@ use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Protocol};
 use lb_common::flows::{Buckets, Location, SLOTS, Slot};
-use lb_common::icmp;
 use lb_common::id::Seconds;
 use lb_common::packet::Frame;
-use lb_common::parse::{Packet, ParseError, Transport, parse, parse_link};
+use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite;
 use lb_common::tables::{Tables as _, flow_table};
 use lb_common::verdict::Reason;
@@ -110,13 +109,9 @@ fn translate_error<F: Family>(
     packet: &Packet<F>,
     workspace: &Workspace<F>,
 ) -> bool {
-    let (Some(error), Transport::IcmpError { quoted, .. }) =
-        (workspace.error(), packet.transport())
-    else {
-        return false;
-    };
-    let quote = icmp::parse_quoted(&Frame(frame), packet, quoted);
-    quote.is_ok_and(|quote| rewrite::apply_error(&mut Frame(frame), packet, &quote, error).is_ok())
+    workspace.error().is_some_and(|(quote, error)| {
+        rewrite::apply_error(&mut Frame(frame), packet, quote, error).is_ok()
+    })
 }
 
 /// Every published entry of both flow tables, one line each.

@@ -256,6 +256,22 @@ pub struct Outcome {
     pub flows: BTreeSet<String>,
 }
 
+impl Outcome {
+    /// Fails unless the packet went on as `frame`, for this `reason`, and did nothing else than
+    /// these changes of flows.
+    ///
+    /// # Panics
+    ///
+    /// Otherwise.
+    #[track_caller]
+    pub fn expect_translated(&self, reason: Reason, frame: &[u8], flows: &BTreeSet<String>) {
+        assert_eq!((self.ended.code, self.ended.reason), (Code::Next, reason));
+        diff::assert_same(frame, &self.ended.frame);
+        assert_eq!(self.flows, *flows);
+        assert_eq!(self.notes, []);
+    }
+}
+
 /// The host's tables and the kernel's, kept equal.
 pub struct Bench {
     kernel: MutexGuard<'static, Kernel>,

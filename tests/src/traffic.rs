@@ -14,7 +14,9 @@ mod ping;
 mod server;
 
 pub use self::{
-    client::{Spread, ask_udp, bulk_echo, connect_once, connect_once_from, refusal, spread},
+    client::{
+        Spread, UdpClient, ask_udp, bulk_echo, connect_once, connect_once_from, refusal, spread,
+    },
     flow::{FlowReport, LongFlow},
     load::{Load, LoadReport},
     ping::{Pong, ping},

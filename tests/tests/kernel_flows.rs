@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use lb_common::conntrack::State;
 use lb_common::flow::{Hook, Protocol};
 use lb_common::verdict::Reason;
-use lb_tests::given::{self, Flow, PLACES, PROTOCOLS, Place, answer, came, changed, first, states};
+use lb_tests::given::{self, Flow, PLACES, answer, came, changed, each, first, plain, states};
 use lb_tests::host::{self, Code};
 use lb_tests::packets::diff::assert_same;
 use lb_tests::packets::{self, PacketBuilder};
@@ -26,31 +26,9 @@ use lb_tests::prog::{Bench, Outcome};
 /// What is done to a packet before it is built.
 type Variant = fn(PacketBuilder) -> PacketBuilder;
 
-/// Fails unless this is all that the packet did.
-#[track_caller]
-fn check(outcome: &Outcome, code: Code, reason: Reason, frame: &[u8], flows: BTreeSet<String>) {
-    assert_eq!((outcome.ended.code, outcome.ended.reason), (code, reason));
-    assert_same(frame, &outcome.ended.frame);
-    assert_eq!(outcome.flows, flows);
-    assert_eq!(outcome.notes, []);
-}
-
 #[track_caller]
 fn translated(outcome: &Outcome, reason: Reason, frame: &[u8], flows: BTreeSet<String>) {
-    check(outcome, Code::Next, reason, frame, flows);
-}
-
-fn each(mut run: impl FnMut(Place, Protocol)) {
-    for place in PLACES {
-        for protocol in PROTOCOLS {
-            run(place, protocol);
-        }
-    }
-}
-
-fn plain(place: Place, protocol: Protocol) -> Flow {
-    let backend = place.backend(protocol);
-    Flow::new(protocol, place.client(), place.dialled(10), backend)
+    outcome.expect_translated(reason, frame, &flows);
 }
 
 #[test]

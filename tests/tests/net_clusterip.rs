@@ -16,25 +16,29 @@ use lb_tests::{
     cluster::{Condition, Endpoint, Service},
     lab::{CniShape, address},
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, check_share, on_one_stage},
-    traffic::{self, Load, LongFlow, Pong, Transport, ask_udp, bulk_echo, ping, refusal},
+    traffic::{
+        self, Load, LongFlow, Pong, Transport, UdpClient, ask_udp, bulk_echo, ping, refusal,
+    },
 };
 
 /// A refusal is an answer; it takes as long as one.
 const QUICKLY: Duration = Duration::from_millis(500);
 /// How long silence is listened to.
 const SILENCE: Duration = Duration::from_millis(400);
+/// After which a question counts as lost that met its flow being moved.
+const LOST: Duration = Duration::from_millis(200);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Every check of this file, in an order in which none disturbs another. Direct connections come
-/// first: one from the port of a recent flow to the same backend is not told apart from it yet. Then
-/// removal: a UDP flow stays at an endpoint that another Service still has.
+/// first: one from the port of a recent flow to the same backend is not told apart from it yet.
 const CHECKS: &[Check] = checks![
     packets_that_concern_no_service_are_left_alone,
     the_first_connections_of_all_are_served,
     endpoints_change_under_load_and_nobody_notices,
     local_and_remote_endpoints_are_reached_with_the_clients_address,
     connections_spread_over_endpoints_by_weight,
+    udp_flows_leave_an_endpoint_that_only_another_service_still_has,
     a_pod_reaches_itself_through_its_service,
     a_service_without_endpoints_and_an_unknown_port_are_refused_at_once,
     an_unallocated_service_address_is_silent,
@@ -288,6 +292,48 @@ fn endpoints_change_under_load_and_nobody_notices(stage: &mut Stage) -> Result<(
         );
     }
     Ok(())
+}
+
+/// The endpoint serves on, so nothing but the agent could tell these flows that it has left. The
+/// flows of the other Service are none of theirs.
+fn udp_flows_leave_an_endpoint_that_only_another_service_still_has(
+    stage: &mut Stage,
+) -> Result<()> {
+    let twin = Service::new("twin", 27).on(PORT, TARGET);
+    let twin = twin.to(stage.web.endpoints.clone());
+    stage.publish(&twin)?;
+    let (mut leaving, mut staying) = (Vec::new(), Vec::new());
+    for address in stage.web.sockets(PORT) {
+        leaving.push(open_udp_flow_to(stage, "web-2", address)?);
+        staying.push((open_udp_flow_to(stage, "web-3", address)?, "web-3"));
+    }
+    for address in twin.sockets(PORT) {
+        staying.push((open_udp_flow_to(stage, "web-2", address)?, "web-2"));
+    }
+    stage.set_endpoints(&["web-1", "web-3"])?;
+    for flow in &leaving {
+        lb_tests::clock::eventually("a flow has left web-2", PROPAGATION, || {
+            let answer = flow.ask(LOST).ok();
+            Ok(answer.filter(|greeting| greeting.server != "web-2"))
+        })?;
+    }
+    for (flow, server) in &staying {
+        let greeting = flow.ask(PATIENCE)?;
+        ensure!(greeting.server == *server, "{greeting}, not {server}");
+    }
+    stage.cluster.manifests.remove(&twin)?;
+    stage.set_endpoints(&["web-1", "web-2", "web-3"])?;
+    stage.await_servers(&["web-1", "web-2", "web-3"])
+}
+
+/// A UDP flow to `address` that this server answers.
+fn open_udp_flow_to(stage: &Stage, server: &str, address: SocketAddr) -> Result<UdpClient> {
+    let client = &stage.cluster.lab.pod("client").ns;
+    lb_tests::clock::eventually(&format!("a flow to {server}"), PROPAGATION, || {
+        let flow = UdpClient::open(client, address)?;
+        let greeting = flow.ask(PATIENCE)?;
+        Ok((greeting.server == server).then_some(flow))
+    })
 }
 
 /// Long flows by TCP, at least one to each of the three servers.

@@ -15,12 +15,12 @@ use lb_agent::outside::Outside;
 use lb_agent::outside::metrics::SyncKind;
 use lb_agent::outside::proxy_health::IpFamily;
 use lb_agent::settings::outside::Outside as Settings;
-use lb_tests::http;
 use lb_tests::prometheus::parse;
+use lb_tests::scrape;
 
 /// Head and body of an answer.
 fn get(address: SocketAddr, path: &str) -> (String, String) {
-    http::get(address, path).unwrap()
+    scrape::get(address, path).unwrap()
 }
 
 fn free() -> SocketAddr {

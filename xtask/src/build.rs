@@ -42,11 +42,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Both objects and the agent, for this machine: what every later step runs on.
 pub(crate) fn everything() -> Result<()> {
+    objects()?;
+    agent()
+}
+
+/// Both objects, for this machine.
+pub(crate) fn objects() -> Result<()> {
     let toolchain = toolchain::find_or_install()?;
     println!("{toolchain}");
     object(&toolchain, Object::Normal, Arch::host())?;
-    object(&toolchain, Object::DebugLog, Arch::host())?;
-    agent()
+    object(&toolchain, Object::DebugLog, Arch::host())
 }
 
 /// Builds one object and leaves it at [`Object::path`].

@@ -36,7 +36,7 @@ enum Tier {
     Host,
     /// Packets through the kernel programs by `BPF_PROG_TEST_RUN`; root
     Kernel,
-    /// Kubernetes objects in, plan and map dump out; root
+    /// Kubernetes objects in, plan and map dump out; no privileges
     Scenario,
     /// Real sockets through network namespaces and a real agent; root
     Net,
@@ -45,8 +45,14 @@ enum Tier {
 }
 
 impl Tier {
-    /// Those that run when none is named. `scenario` has no files yet; `vm` takes longer than it may.
-    const ALL: [Self; 4] = [Self::Tidy, Self::Host, Self::Kernel, Self::Net];
+    /// Those that run when none is named; `vm` takes longer than it may.
+    const ALL: [Self; 5] = [
+        Self::Tidy,
+        Self::Host,
+        Self::Kernel,
+        Self::Scenario,
+        Self::Net,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -63,7 +69,8 @@ impl Tier {
         match self {
             Self::Tidy => tidy::run().map(|()| Counts::of_step(true)),
             Self::Host => host(),
-            Self::Kernel | Self::Scenario | Self::Net => privileged(self.name()),
+            Self::Scenario => scenario(),
+            Self::Kernel | Self::Net => privileged(self.name()),
             Self::Vm => vm::run(kernel),
         }
     }
@@ -153,20 +160,31 @@ fn loom() -> Result<Counts> {
     )
 }
 
+/// What needs neither the kernel object nor privileges: tables in memory.
+fn scenario() -> Result<Counts> {
+    process::run_tests(&tests_of("scenario")?)
+}
+
 /// Builds what runs in the kernel, then runs the test binaries of one tier.
 fn privileged(tier: &str) -> Result<Counts> {
+    let mut command = tests_of(tier)?;
+    machine::prepare()?;
+    build::everything()?;
+    process::run_tests(with_paths(&mut command).env("STEERAGE_REQUIRE_ROOT", "1"))
+}
+
+/// The command that runs the test binaries of one tier.
+fn tests_of(tier: &str) -> Result<Command> {
     let tests = binaries("tests/tests", tier)?;
     if tests.is_empty() {
         bail!("no tests/tests/{tier}*.rs: the tier would prove nothing");
     }
-    machine::prepare()?;
-    build::everything()?;
     let mut command = process::cargo();
     command.args(["test", "--no-fail-fast", "--package", "lb-tests"]);
     for test in &tests {
         command.args(["--test", test]);
     }
-    process::run_tests(with_paths(&mut command).env("STEERAGE_REQUIRE_ROOT", "1"))
+    Ok(command)
 }
 
 /// Tells the tests where the objects and the agent are.

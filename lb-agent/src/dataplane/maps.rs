@@ -19,7 +19,10 @@ use super::flows::FlowTables;
 use super::layout::Table;
 use super::syscall::GracePeriod;
 use super::tables::{self, DeviceMap, FrontendMap, OpenError, WordTable};
-use super::{Actual, Capacity, Dataplane, DataplaneError, InUse, Write};
+use super::{
+    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
+};
+use crate::clock;
 
 /// Words of a [`BackendRecord`].
 const BACKEND_WORDS: usize = size_of::<BackendRecord>() / size_of::<u64>();
@@ -285,6 +288,14 @@ impl Dataplane for BpfDataplane {
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
         Ok(self.flows.ids_in_use())
+    }
+
+    fn cut_flows(
+        &mut self,
+        from: FlowCursor,
+        is_stale: &dyn Fn(&UdpPair) -> bool,
+    ) -> Result<CutStep, DataplaneError> {
+        Ok(self.flows.cut(from, clock::flow_seconds(), is_stale))
     }
 }
 

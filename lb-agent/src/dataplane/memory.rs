@@ -12,7 +12,9 @@ use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::region::{HEADER_WORDS, RegionHeader};
 use lb_common::table::service::{Audience, ServiceWord};
 
-use super::{Actual, Capacity, Dataplane, DataplaneError, InUse, Write};
+use super::{
+    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
+};
 
 /// Tables in memory.
 #[derive(Clone, Debug)]
@@ -271,6 +273,31 @@ impl Dataplane for Memory {
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
         Ok(self.in_use.clone())
     }
+
+    /// Of the flows that [`Self::in_use`] says; in two steps, as if there were as many tables.
+    fn cut_flows(
+        &mut self,
+        from: FlowCursor,
+        is_stale: &dyn Fn(&UdpPair) -> bool,
+    ) -> Result<CutStep, DataplaneError> {
+        if !from.is_v6 {
+            let v6 = FlowCursor {
+                is_v6: true,
+                bucket: 0,
+            };
+            return Ok(CutStep {
+                met: 0,
+                next: Some(v6),
+            });
+        }
+        let before = self.in_use.udp_pairs.len();
+        self.in_use.udp_pairs.retain(|pair| !is_stale(pair));
+        let met = before - self.in_use.udp_pairs.len();
+        Ok(CutStep {
+            met: u64::try_from(met).unwrap_or(u64::MAX),
+            next: None,
+        })
+    }
 }
 
 /// A dataplane whose calls fail now and then.
@@ -327,5 +354,14 @@ impl<D: Dataplane> Dataplane for Flaky<D> {
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
         self.inner.ids_in_use()
+    }
+
+    fn cut_flows(
+        &mut self,
+        from: FlowCursor,
+        is_stale: &dyn Fn(&UdpPair) -> bool,
+    ) -> Result<CutStep, DataplaneError> {
+        self.fail("cutting flows")?;
+        self.inner.cut_flows(from, is_stale)
     }
 }

@@ -226,6 +226,12 @@ impl Planner {
         }
         self.write_services(&acquired.ports, &old, &mut steps);
         self.write_frontends(rank, &acquired.ports, &old, &mut steps);
+        for pair in old.iter().flat_map(PlannedPort::udp_pairs) {
+            self.departed.left(pair);
+        }
+        for pair in acquired.ports.iter().flat_map(PlannedPort::udp_pairs) {
+            self.departed.returned(&pair);
+        }
         for set in old.iter().flat_map(|port| &port.sets) {
             self.regions.release(set);
         }

@@ -1,6 +1,6 @@
 //! The planner's state: what the tables hold, or will once the writes it returned are applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lb_common::family::MappedAddress;
@@ -10,6 +10,7 @@ use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::service::{Audience, ServiceWord};
 
+use super::departed::Departed;
 use super::expand::{PortKey, Rank, expand};
 use super::filters::Bits;
 use super::frontends::Frontends;
@@ -17,7 +18,7 @@ use super::ids::Ids;
 use super::region::{Builder, Regions, SetKey};
 use super::report::Report;
 use super::{NodeView, ServiceView};
-use crate::dataplane::{Capacity, InUse, Write};
+use crate::dataplane::{Capacity, InUse, UdpPair, Write};
 use crate::model::name::ObjectName;
 
 /// What a backend id stands for.
@@ -85,6 +86,18 @@ pub(super) struct PlannedPort {
     pub(super) has_ready: bool,
 }
 
+impl PlannedPort {
+    /// What UDP flows through it may name.
+    pub(super) fn udp_pairs(&self) -> impl Iterator<Item = UdpPair> {
+        let is_udp = self.key.name.protocol == Protocol::Udp;
+        let members = self.members.iter().filter(move |_| is_udp);
+        members.map(|member| UdpPair {
+            service: self.id,
+            backend: member.id,
+        })
+    }
+}
+
 /// One Service, as the tables have it.
 #[derive(Clone, Debug)]
 pub(super) struct Planned {
@@ -114,6 +127,7 @@ pub struct Planner {
     pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
     /// Whether tables may still name what no Service has claimed.
     pub(super) is_restoring: bool,
+    pub(super) departed: Departed,
 }
 
 impl Planner {
@@ -133,6 +147,7 @@ impl Planner {
             reports: BTreeMap::new(),
             restored: BTreeMap::new(),
             is_restoring: false,
+            departed: Departed::default(),
         }
     }
 
@@ -240,6 +255,32 @@ impl Planner {
             writes.push(Write::ClearBackend { index });
         }
         writes
+    }
+
+    /// The UDP flows that have to go.
+    pub const fn departed(&self) -> &Departed {
+        &self.departed
+    }
+
+    /// The same, for the progress of a pass over the flow tables.
+    pub const fn departed_mut(&mut self) -> &mut Departed {
+        &mut self.departed
+    }
+
+    /// UDP flows name these pairs: those that no Service has, of the time of an earlier agent or
+    /// of programs that were running when a Service changed, have to go.
+    pub fn compare_flows(&mut self, named: &BTreeSet<UdpPair>) {
+        if self.is_restoring || named.is_empty() {
+            return;
+        }
+        let ports = self.planned.values().flat_map(|planned| &planned.ports);
+        let had: BTreeSet<UdpPair> = ports
+            .flat_map(PlannedPort::udp_pairs)
+            .filter(|pair| named.contains(pair))
+            .collect();
+        for &pair in named.difference(&had) {
+            self.departed.left(pair);
+        }
     }
 
     /// Sizes of the tables.

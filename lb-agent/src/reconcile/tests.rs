@@ -1,11 +1,15 @@
 //! The reconciler against tables that fail one call in ten: sound after every write, right in the
 //! end, silent before the lists are complete.
 
+use lb_common::family::{Family as _, V4};
+use lb_common::flow::Protocol;
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::service::ServiceWord;
 use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::memory::{Flaky, Memory};
-use crate::dataplane::{Actual, Capacity, InUse};
+use crate::dataplane::{Actual, Capacity, CutStep, InUse, UdpPair};
 use crate::plan::tests::fixture::{World, endpoint, name, service, slice};
 use crate::plan::tests::random::{Event, event, happen};
 
@@ -42,6 +46,14 @@ impl Dataplane for Checked {
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
         self.0.ids_in_use()
+    }
+
+    fn cut_flows(
+        &mut self,
+        from: FlowCursor,
+        is_stale: &dyn Fn(&UdpPair) -> bool,
+    ) -> Result<CutStep, DataplaneError> {
+        self.0.cut_flows(from, is_stale)
     }
 }
 
@@ -168,6 +180,97 @@ fn a_frontend_the_kernel_has_no_room_for_is_put_aside_and_tried_again() {
         (reconciler.parked().count(), frontends(&reconciler)),
         (0, 2)
     );
+}
+
+/// Services `web` and `also` over UDP, of the same endpoints.
+fn two_of_the_same() -> World {
+    let mut world = World::default();
+    for (service_name, address) in [("web", "10.96.0.1"), ("also", "10.96.0.2")] {
+        let mut service = service(service_name, &[address], &[("dns", 53)]);
+        service.ports[0].protocol = Protocol::Udp;
+        world.add_service(service);
+        let endpoints = [endpoint("10.0.0.1"), endpoint("10.0.0.2")];
+        let mut slice = slice(service_name, service_name, &[("dns", 53)], endpoints);
+        slice.ports[0].protocol = Protocol::Udp;
+        world.add_slice(slice);
+    }
+    world
+}
+
+/// A flow of every service to every backend that it has.
+fn all_pairs(reconciler: &Tested) -> BTreeSet<UdpPair> {
+    let memory = &reconciler.dataplane().inner.0;
+    let services = memory.services.iter();
+    let of = |(&index, words): (&u32, &[ServiceWord; 2])| {
+        let service = ServiceId::new(index, words[0].generation());
+        let backends = memory.backends.iter();
+        backends.map(move |(&index, record)| UdpPair {
+            service,
+            backend: BackendId::new(index, record.generation()),
+        })
+    };
+    services.flat_map(of).collect()
+}
+
+fn cut_all(reconciler: &mut Tested) {
+    while reconciler.has_flows_to_cut() {
+        until_done(|| reconciler.cut().map(drop));
+    }
+}
+
+#[test]
+fn udp_flows_leave_a_backend_that_only_another_service_still_has() {
+    for percent in [0, 30] {
+        let mut world = two_of_the_same();
+        let mut reconciler = start(Memory::new(CAPACITY), percent, 1);
+        reconciler.listed(&world);
+        until_done(|| reconciler.run(&world));
+        let all = all_pairs(&reconciler);
+        assert_eq!(all.len(), 4);
+        reconciler.dataplane_mut().inner.0.in_use.udp_pairs = all.clone();
+        cut_all(&mut reconciler);
+        let in_use = |tested: &Tested| tested.dataplane().inner.0.in_use.udp_pairs.clone();
+        assert_eq!(in_use(&reconciler), all, "every pair is served");
+
+        world.slice_mut("web").endpoints.pop();
+        // One that ends goes on serving its flows.
+        world.slice_mut("also").endpoints[1].ready = false;
+        world.slice_mut("also").endpoints[1].terminating = true;
+        reconciler.all_changed(&world);
+        until_done(|| reconciler.run(&world));
+        assert_eq!(in_use(&reconciler), all, "tables first");
+        cut_all(&mut reconciler);
+        let gone: Vec<_> = all.difference(&in_use(&reconciler)).copied().collect();
+        let [gone] = gone[..] else { panic!("{gone:?}") };
+        let memory = &reconciler.dataplane().inner.0;
+        let web = memory.frontends[&dns([10, 96, 0, 1])].service_index();
+        let second = V4::mapped([10, 0, 0, 2]);
+        assert_eq!(gone.service.index(), web);
+        assert_eq!(memory.backends[&gone.backend.index()].address(), second);
+    }
+}
+
+#[test]
+fn udp_flows_that_lost_their_backend_while_no_agent_ran_leave_it_too() {
+    let mut world = two_of_the_same();
+    let mut reconciler = start(Memory::new(CAPACITY), 0, 1);
+    reconciler.listed(&world);
+    reconciler.run(&world).unwrap();
+    let mut memory = reconciler.dataplane().inner.0.clone();
+    memory.in_use.udp_pairs = all_pairs(&reconciler);
+    world.slice_mut("web").endpoints.pop();
+    world.services.remove(&name("also"));
+    let mut again = start(memory, 0, 1);
+    again.cut().unwrap();
+    assert_eq!(again.dataplane().inner.0.in_use.udp_pairs.len(), 4);
+    again.listed(&world);
+    again.run(&world).unwrap();
+    cut_all(&mut again);
+    assert_eq!(again.dataplane().inner.0.in_use.udp_pairs.len(), 1);
+}
+
+fn dns(address: [u8; 4]) -> FrontendKey {
+    FrontendKey::new(V4::mapped(address), 53, Protocol::Udp)
 }
 
 #[test]

@@ -135,6 +135,25 @@ pub async fn run(
     }
 }
 
+/// A directory that is read when it is told to, and not watched: for tests of what becomes of
+/// manifests.
+#[derive(Debug)]
+pub struct Reading(Scanner);
+
+impl Reading {
+    /// Reads nothing yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self(Scanner::new(path))
+    }
+
+    /// What has changed since the last reading, and all that is wrong now. Files in `written` are
+    /// read whether they look changed or not.
+    pub fn read(&mut self, written: &BTreeSet<String>) -> io::Result<(Vec<Event>, SourceReport)> {
+        let scan = self.0.scan(written)?;
+        Ok((scan.events, self.0.report()))
+    }
+}
+
 /// How soon to look again at a directory that is gone or a file that was being written.
 const RETRY: Duration = Duration::from_secs(1);
 

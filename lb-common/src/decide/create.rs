@@ -6,7 +6,7 @@
 //! own direction, which is what makes the flow one. The packet leaves only after that, so a reply
 //! always finds its entry.
 
-use super::{Next, Sighting, Step, Verdict, Workspace, event, put_partner, refuse_address};
+use super::{Next, Sighting, Step, Verdict, Workspace, event, refuse_address};
 use crate::conntrack::{self, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
@@ -126,7 +126,7 @@ pub(super) fn establish<F: Family>(
             }
             entry.translated.source_port = random_port(tables);
         }
-        let mut reserved = tables.place(put_partner(entry, half), state, now, placed);
+        let mut reserved = tables.place_partner(entry, half, state, now, placed);
         if reserved == Placement::Inserted && placed.replaced_unconfirmed {
             tables.note(Reason::UnconfirmedReplaced);
         }
@@ -214,15 +214,15 @@ fn reserve_second_leg<F: Family>(
     tables: &impl Tables,
 ) -> Placement {
     let leg = put_second_leg(entry, leg);
-    let mut reserved = tables.place(put_partner(leg, half), state, now, placed);
+    let mut reserved = tables.place_partner(leg, half, state, now, placed);
     if is_held(reserved) {
         reserved = tables.place(leg, state, now, placed);
         if !is_held(reserved) {
-            tables.remove(put_partner(leg, half), now);
+            tables.remove_partner(leg, half, now);
         }
     }
     if !is_held(reserved) {
-        tables.remove(put_partner(entry, half), now);
+        tables.remove_partner(entry, half, now);
     }
     reserved
 }

@@ -8,43 +8,67 @@
 
 use super::{Action, Sighting, Verdict, Workspace};
 use crate::family::Family;
-use crate::flow::{FlowKey, Hook};
-use crate::icmp::{self, ErrorKind};
+use crate::flow::{FlowEntry, FlowKey, Hook};
+use crate::icmp::{self, QuotedPacket};
 use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
-use crate::parse::Packet;
+use crate::parse::{Packet, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
+use crate::room::Room;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 
-/// Decides about the ICMP error `packet`, which quotes another packet at offset `quoted`.
-#[inline(always)]
-pub(super) fn decide<F: Family>(
+/// Reads the packet that an error quotes; says whether there is one with ports. Out of line, since
+/// walking another chain of extension headers takes half of the kernel's stack.
+#[inline(never)]
+pub(super) fn quote<F: Family>(
     read: &impl PacketRead,
     packet: &Packet<F>,
-    (kind, quoted): (ErrorKind, u32),
+    room: &mut Room<QuotedPacket<F>>,
+) -> bool {
+    let Transport::IcmpError { quoted, .. } = packet.transport() else {
+        return false;
+    };
+    match icmp::parse_quoted(read, packet, quoted) {
+        Ok(quote) => {
+            room.put(quote);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Finds the flow that the quoted packet is of.
+#[inline(never)]
+pub(super) fn find<F: Family>(
     seen: &Sighting,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
-) -> Verdict {
-    let &Sighting { hook, now } = seen;
-    let Ok(quote) = icmp::parse_quoted(read, packet, quoted) else {
-        return unrelated(packet, hook, tables);
+) -> bool {
+    let Some(quote) = workspace.quote.get() else {
+        return false;
     };
-    let tuple = quote.tuple.reverse();
-    if !lookup::may_concern::<F>(tables, hook, tuple.source, tuple.destination) {
-        return unrelated(packet, hook, tables);
-    }
-    if !tables.search(&FlowKey { tuple, hook }, now, &mut workspace.found) {
-        return unrelated(packet, hook, tables);
-    }
-    let Some(found) = workspace.found.get() else {
-        return unrelated(packet, hook, tables);
+    let key = FlowKey {
+        tuple: quote.tuple.reverse(),
+        hook: seen.hook,
     };
-    if kind == ErrorKind::Redirect {
+    lookup::may_concern::<F>(tables, key.hook, key.tuple.source, key.tuple.destination)
+        && tables.search(&key, seen.now, &mut workspace.found)
+}
+
+/// Decides about the ICMP error `packet`, which quotes a packet of the flow that [`find`] found.
+#[inline(never)]
+pub(super) fn decide<F: Family>(packet: &Packet<F>, workspace: &mut Workspace<F>) -> Verdict {
+    let (Some(quote), Some(found)) = (workspace.quote.get(), workspace.found.get()) else {
+        return Verdict::pass(Reason::NotService);
+    };
+    if packet.is_redirect() {
         return Verdict::drop(Reason::RedirectSuppressed);
     }
-    let translated = found.entry.translated;
+    let FlowEntry {
+        key, translated, ..
+    } = &found.entry;
+    let tuple = &key.tuple;
     // The error of the backend itself must come from where the client sent its packets; the address
     // of a router on the way is the router's.
     let source = if packet.source == tuple.source {
@@ -70,7 +94,11 @@ pub(super) fn decide<F: Family>(
 
 /// An error about no flow: passed on, unless it was sent to an address that only we answer for.
 #[inline(always)]
-fn unrelated<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
+pub(super) fn unrelated<F: Family>(
+    packet: &Packet<F>,
+    hook: Hook,
+    tables: &impl Tables,
+) -> Verdict {
     if hook == Hook::Egress {
         return Verdict::pass(Reason::NotService);
     }

@@ -1,6 +1,6 @@
 //! A packet of a flow that the table has.
 
-use super::{Next, Sighting, Step, Workspace, put_partner};
+use super::{Next, Sighting, Step, Workspace};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Protocol};
@@ -81,8 +81,8 @@ pub(super) fn follow<F: Family>(
     let Some(found) = workspace.found.get() else {
         return;
     };
-    let partner = put_partner(&found.entry, &mut workspace.half);
-    match tables.place(partner, state, seen.now, &mut workspace.placed) {
+    let half = &mut workspace.half;
+    match tables.place_partner(&found.entry, half, state, seen.now, &mut workspace.placed) {
         Placement::Same => {
             let Placed {
                 location, control, ..
@@ -104,7 +104,6 @@ pub(super) fn forget<F: Family>(
     let Some(found) = workspace.found.get() else {
         return;
     };
-    let partner = put_partner(&found.entry, &mut workspace.half);
-    tables.remove(partner, seen.now);
+    tables.remove_partner(&found.entry, &mut workspace.half, seen.now);
     flow_table::<F, _>(tables).remove(found.location, found.control);
 }

@@ -1,5 +1,5 @@
-//! Insertion: at most one of those who insert a key at the same time succeeds; the others adopt its
-//! entry, or give up where it is not settled yet.
+//! Insertion: of those who insert a key at the same time one succeeds, and the others adopt its
+//! entry.
 //!
 //! 1. **Claim** a slot of either bucket by compare-and-swap and write the entry.
 //! 2. **Publish** it as a *candidate*, which readers ignore, by a compare-and-swap that is a full
@@ -30,8 +30,8 @@
 //! Positions are ordered by bucket, then slot. A slot that somebody freed and others claimed again
 //! has another sequence number, so a compare-and-swap for the old entry fails.
 
-use super::{Bucket as _, Buckets, Control, INSERTION_TRIES, Timeouts};
-use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, compare, free, layout};
+use super::{ADOPTION_TRIES, Bucket as _, Buckets, Control, TRIES, Timeouts};
+use super::{Comparison, FlowTable, Found, Location, Probe, SLOTS, Spot, compare, free, layout};
 use crate::conntrack::State;
 use crate::family::Family;
 use crate::flow::FlowEntry;
@@ -48,6 +48,18 @@ pub struct Placed {
     pub control: Control,
     /// Whether a live flow that no reply had confirmed lost its place to it.
     pub replaced_unconfirmed: bool,
+}
+
+impl Placed {
+    /// An entry that was there before, at `spot`.
+    #[inline(always)]
+    pub(super) fn at(spot: &Spot) -> Self {
+        Self {
+            location: spot.location(),
+            control: spot.control,
+            replaced_unconfirmed: false,
+        }
+    }
 }
 
 /// What came of an insertion.
@@ -81,25 +93,134 @@ pub enum Placement {
     Contended = 4,
 }
 
-/// A slot to claim.
-#[derive(Clone, Copy)]
-struct Vacancy {
-    location: Location,
-    control: Control,
-    /// Higher is better.
+/// What came of one step of an insertion.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+#[repr(u8)]
+pub enum Step {
+    /// It was done.
+    Done = 0,
+    /// The key has an entry, at the place that was given.
+    Present = 1,
+    /// Both buckets are full of live confirmed flows.
+    Full = 2,
+    /// Another processor changed what was looked at; nothing is left behind.
+    Disturbed = 3,
+}
+
+impl Step {
+    /// From its number; anything unknown is a disturbance.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Done,
+            1 => Self::Present,
+            2 => Self::Full,
+            _ => Self::Disturbed,
+        }
+    }
+}
+
+/// The steps of an insertion, and their order. The kernel side has a function for each of them,
+/// which its verifier checks once, with the stack to itself.
+pub trait Insert<F: Family> {
+    /// Step 1: claims a slot for the key of `entry`; where and by which control word goes to
+    /// `placed`.
+    fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step;
+
+    /// Writes `entry` into the slot that was claimed.
+    fn write(&self, entry: &FlowEntry<F>, placed: &Placed);
+
+    /// Steps 2 to 4: makes what was written an entry in `state`, unless somebody else has its key.
+    fn promote(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Step;
+
+    /// Whether what lies at `placed` has the value of `entry`.
+    fn holds(&self, entry: &FlowEntry<F>, placed: &Placed) -> bool;
+
+    /// One try of all the steps.
+    #[inline(always)]
+    fn attempt(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Step {
+        match self.claim(entry, now, placed) {
+            Step::Done => {
+                self.write(entry, placed);
+                self.promote(entry, state, now, placed)
+            }
+            other => other,
+        }
+    }
+
+    /// Inserts `entry` in `state`, unless its key has a live entry. Where it is then, or the entry
+    /// that the key has, goes to `placed`.
+    #[inline(always)]
+    fn place(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Placement {
+        // Written out: the kernel's verifier does not see how a loop of this shape ends.
+        let mut attempt = self.attempt(entry, state, now, placed);
+        if attempt == Step::Disturbed {
+            attempt = self.attempt(entry, state, now, placed);
+        }
+        if attempt == Step::Disturbed {
+            attempt = self.attempt(entry, state, now, placed);
+        }
+        match attempt {
+            Step::Done => Placement::Inserted,
+            Step::Present if self.holds(entry, placed) => Placement::Same,
+            Step::Present => Placement::Other,
+            Step::Full => Placement::Full,
+            Step::Disturbed => Placement::Contended,
+        }
+    }
+}
+
+/// A slot to claim. No gap/// A slot to claim. No gap/// A slot to claim. No gap is in it: see [`Spot`].
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Vacancy {
+    spot: Spot,
+    /// Higher is better; 0 is no vacancy.
     score: u32,
+    reserved: u32,
 }
 
-enum Survey {
-    Vacant(Vacancy),
-    Present,
-    Full,
+/// What a look at the rivals of a candidate says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Contest {
+    /// Nobody stands in its way.
+    Won = 0,
+    /// Somebody else's entry has the key, or will have it.
+    Lost = 1,
+    /// A rival changed meanwhile.
+    Again = 2,
 }
 
-enum Contest {
-    Won,
-    Lost,
-    Again,
+impl Contest {
+    /// From its number; anything unknown means that nothing is settled.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Won,
+            1 => Self::Lost,
+            _ => Self::Again,
+        }
+    }
 }
 
 /// Scores of slots; the lower 20 bits say how long the entry has been idle.
@@ -112,11 +233,83 @@ const SLOT_BITS: u32 = 3;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const _: () = assert!(SLOTS <= 1 << SLOT_BITS);
 
-impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
-    /// Inserts `entry` in `state`, unless its key has a live entry.
-    ///
+impl<F: Family, B: Buckets<F>, T: Timeouts> Insert<F> for FlowTable<F, B, T> {
     /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
+    #[inline(always)]
+    fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step {
+        let mut probe = Probe::default();
+        self.buckets.probe(self, &entry.key, &mut probe);
+        let mut vacancy = Vacancy::default();
+        if self.survey(&probe, now, &mut vacancy) {
+            return self.adopt(&probe, now, placed);
+        }
+        if vacancy.score == 0 {
+            return Step::Full;
+        }
+        let location = vacancy.spot.location();
+        let seen = vacancy.spot.control;
+        let claim = seen.claimed(probe.tag, now);
+        if !self.exchange(location, seen, claim) {
+            return Step::Disturbed;
+        }
+        *placed = Placed {
+            location,
+            control: claim,
+            replaced_unconfirmed: vacancy.score < ENDED,
+        };
+        Step::Done
+    }
+
+    #[inline(always)]
+    fn write(&self, entry: &FlowEntry<F>, placed: &Placed) {
+        if let Some(bucket) = self.buckets.bucket(placed.location.bucket) {
+            layout::write(
+                &bucket,
+                placed.location.slot,
+                entry,
+                placed.control.sequence(),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn promote(
+        &self,
+        entry: &FlowEntry<F>,
+        state: State,
+        now: Seconds,
+        placed: &mut Placed,
+    ) -> Step {
+        let Placed {
+            location, control, ..
+        } = *placed;
+        let candidate = control.candidate();
+        // Fails only if the agent took this program for dead.
+        if !self.exchange(location, control, candidate) {
+            return Step::Disturbed;
+        }
+        let mut probe = Probe::default();
+        self.buckets.probe(self, &entry.key, &mut probe);
+        let own = Spot::new(location, candidate);
+        let published = candidate.in_state(state);
+        if self.win(&probe, &own, now) && self.exchange(location, candidate, published) {
+            placed.control = published;
+            return Step::Done;
+        }
+        // Lost, or freed by another: in both cases nobody else frees this candidate.
+        self.remove(location, candidate);
+        self.adopt(&probe, now, placed)
+    }
+
+    #[inline(always)]
+    fn holds(&self, entry: &FlowEntry<F>, placed: &Placed) -> bool {
+        self.has_value(placed.location, placed.control, entry)
+    }
+}
+
+impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
+    /// [`Insert::place`] with an answer that says everything.
     pub fn insert(&self, entry: &FlowEntry<F>, state: State, now: Seconds) -> Insertion<F> {
         let mut placed = Placed::default();
         match self.place(entry, state, now, &mut placed) {
@@ -129,123 +322,41 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
     }
 
-    /// The same, with an answer that fits the kernel's stack: where the entry is, if it is in the
-    /// table now, goes to `placed`.
-    #[inline(always)]
-    pub fn place(
-        &self,
-        entry: &FlowEntry<F>,
-        state: State,
-        now: Seconds,
-        placed: &mut Placed,
-    ) -> Placement {
-        let probe = self.probe(&entry.key);
-        for _ in 0..INSERTION_TRIES {
-            match self.survey(&probe, now) {
-                Survey::Full => return Placement::Full,
-                Survey::Present => {
-                    if let Some((location, control, _)) = self.locate(&probe, now) {
-                        return self.compare_with(entry, location, control, placed);
-                    }
-                }
-                Survey::Vacant(vacancy) => {
-                    let Some(bucket) = self.buckets.bucket(vacancy.location.bucket) else {
-                        return Placement::Contended;
-                    };
-                    let slot = vacancy.location.slot;
-                    let claim = vacancy.control.claimed(probe.tag, now);
-                    if !bucket.compare_exchange(slot, vacancy.control.0, claim.0) {
-                        continue;
-                    }
-                    layout::write(&bucket, slot, entry, claim.sequence());
-                    let candidate = claim.candidate();
-                    // Fails only if the agent took this program for dead.
-                    if !bucket.compare_exchange(slot, claim.0, candidate.0) {
-                        return Placement::Contended;
-                    }
-                    let published = candidate.in_state(state);
-                    if self.win(&probe, vacancy.location, now)
-                        && bucket.compare_exchange(slot, candidate.0, published.0)
-                    {
-                        *placed = Placed {
-                            location: vacancy.location,
-                            control: published,
-                            replaced_unconfirmed: vacancy.score < ENDED,
-                        };
-                        return Placement::Inserted;
-                    }
-                    // Lost, or freed by another: in both cases nobody else frees this candidate.
-                    free(&bucket, slot, candidate);
-                    return self.adopt(&probe, entry, now, placed);
-                }
-            }
-        }
-        Placement::Contended
-    }
-
     /// Waits, within bounds, for the winner's entry.
     #[inline(always)]
-    fn adopt(
+    fn adopt(&self, probe: &Probe, now: Seconds, placed: &mut Placed) -> Step {
+        let mut spot = Spot::default();
+        for _ in 0..ADOPTION_TRIES {
+            if self.settled(probe, now, &mut spot) {
+                *placed = Placed::at(&spot);
+                return Step::Present;
+            }
+        }
+        Step::Disturbed
+    }
+
+    /// Whether a live entry has the probe's key, or a slot is being changed whose key cannot be
+    /// told. Else `best` is the best slot of both buckets for it.
+    #[inline(always)]
+    fn survey(&self, probe: &Probe, now: Seconds, best: &mut Vacancy) -> bool {
+        self.buckets
+            .survey_bucket(self, probe, probe.first, now, best)
+            || self
+                .buckets
+                .survey_bucket(self, probe, probe.second, now, best)
+    }
+
+    /// The same for the bucket at `index`; `best` stays what it is unless this has a better slot.
+    #[inline(always)]
+    pub fn survey_bucket(
         &self,
         probe: &Probe,
-        entry: &FlowEntry<F>,
+        index: u32,
         now: Seconds,
-        placed: &mut Placed,
-    ) -> Placement {
-        for _ in 0..INSERTION_TRIES {
-            if let Some((location, control, _)) = self.locate(probe, now) {
-                return self.compare_with(entry, location, control, placed);
-            }
-        }
-        Placement::Contended
-    }
-
-    #[inline(always)]
-    fn compare_with(
-        &self,
-        entry: &FlowEntry<F>,
-        location: Location,
-        control: Control,
-        placed: &mut Placed,
-    ) -> Placement {
-        if !self.holds(location, control, entry) {
-            return Placement::Other;
-        }
-        *placed = Placed {
-            location,
-            control,
-            replaced_unconfirmed: false,
-        };
-        Placement::Same
-    }
-
-    #[inline(always)]
-    fn survey(&self, probe: &Probe, now: Seconds) -> Survey {
-        let mut best = Vacancy {
-            location: Location { bucket: 0, slot: 0 },
-            control: Control::default(),
-            score: 0,
-        };
-        let mut index = probe.first;
-        for _ in 0..2 {
-            match self.survey_bucket(probe, index, now) {
-                Survey::Present => return Survey::Present,
-                Survey::Vacant(vacancy) if vacancy.score > best.score => best = vacancy,
-                Survey::Vacant(_) | Survey::Full => {}
-            }
-            index = probe.second;
-        }
-        if best.score == 0 {
-            Survey::Full
-        } else {
-            Survey::Vacant(best)
-        }
-    }
-
-    #[inline(always)]
-    fn survey_bucket(&self, probe: &Probe, index: u32, now: Seconds) -> Survey {
+        best_yet: &mut Vacancy,
+    ) -> bool {
         let Some(bucket) = self.buckets.bucket(index) else {
-            return Survey::Full;
+            return false;
         };
         // Score and slot in one word, so that the better of two is the larger one.
         let mut best = 0_u64;
@@ -265,7 +376,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
                         Comparison::Different
                     )
                 {
-                    return Survey::Present;
+                    return true;
                 } else if state.is_confirmed() {
                     0
                 } else {
@@ -283,24 +394,33 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             best = bucket.obscure(best, control.0);
         }
         let score = hash::lower(best >> SLOT_BITS);
-        if score == 0 {
-            return Survey::Full;
+        if score > best_yet.score {
+            *best_yet = Vacancy {
+                spot: Spot {
+                    bucket: index,
+                    slot: hash::lower(best & SLOT_MASK),
+                    control: best_control,
+                },
+                score,
+                reserved: 0,
+            };
         }
-        Survey::Vacant(Vacancy {
-            location: Location {
-                bucket: index,
-                slot: usize::try_from(best & SLOT_MASK).unwrap_or_default(),
-            },
-            control: best_control,
-            score,
-        })
+        false
     }
 
     /// Step 3, repeated while it is disturbed. Whether the candidate may be promoted.
     #[inline(always)]
-    fn win(&self, probe: &Probe, own: Location, now: Seconds) -> bool {
-        for _ in 0..INSERTION_TRIES {
-            match self.contest_buckets(probe, own, now) {
+    fn win(&self, probe: &Probe, own: &Spot, now: Seconds) -> bool {
+        for _ in 0..TRIES {
+            let mut contest = self
+                .buckets
+                .contest_bucket(self, probe, probe.first, own, now);
+            if contest == Contest::Won {
+                contest = self
+                    .buckets
+                    .contest_bucket(self, probe, probe.second, own, now);
+            }
+            match contest {
                 Contest::Won => return true,
                 Contest::Lost => return false,
                 Contest::Again => {}
@@ -309,31 +429,21 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         false
     }
 
+    /// Looks at the rivals that the candidate at `own` has in the bucket at `index`, and frees those
+    /// that must give way to it.
     #[inline(always)]
-    fn contest_buckets(&self, probe: &Probe, own: Location, now: Seconds) -> Contest {
-        let mut index = probe.first;
-        for _ in 0..2 {
-            match self.contest(probe, index, own, now) {
-                Contest::Won => {}
-                unsettled => return unsettled,
-            }
-            index = probe.second;
-        }
-        Contest::Won
-    }
-
-    #[inline(always)]
-    fn contest(&self, probe: &Probe, index: u32, own: Location, now: Seconds) -> Contest {
+    pub fn contest_bucket(&self, probe: &Probe, index: u32, own: &Spot, now: Seconds) -> Contest {
+        let own = position(own.bucket, own.slot);
         let Some(bucket) = self.buckets.bucket(index) else {
             return Contest::Lost;
         };
         for slot in 0..SLOTS {
-            let location = Location {
-                bucket: index,
-                slot,
-            };
             let control = Control(bucket.control(slot));
-            if location == own
+            // How far the own candidate is behind this slot. What a comparison would tell of it
+            // must not be carried on to the next slot.
+            let here = position(index, u32::try_from(slot).unwrap_or_default());
+            let distance = bucket.obscure(own.wrapping_sub(here), control.0);
+            if distance == 0
                 || control.tag() != probe.tag
                 || control.is_free()
                 || control.is_claimed()
@@ -347,7 +457,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             };
             let must_go = match after.state() {
                 Some(state) => !self.is_live(after, state, now),
-                None => after.is_candidate() && location > own,
+                None => after.is_candidate() && distance.cast_signed() < 0,
             };
             if must_go {
                 if !free(&bucket, slot, after) {
@@ -359,4 +469,10 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         }
         Contest::Won
     }
+}
+
+/// The order among candidates: by bucket, then slot.
+#[inline(always)]
+fn position(bucket: u32, slot: u32) -> u64 {
+    u64::from(bucket) << 32 | u64::from(slot)
 }

@@ -45,7 +45,8 @@ const fn sequence_word<F: Family>() -> usize {
 }
 
 /// A key as words: addresses, then ports, protocol and hook. IPv4 leaves the last three 0.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
 pub(super) struct KeyWords([u64; 5]);
 
 impl KeyWords {

@@ -77,14 +77,14 @@ impl<F: Family> IpHeader<F> {
             destination: F::from_halves(header.destination),
             protocol: chain.protocol,
             ttl: header.hop_limit,
-            header_length: chain.length.wrapping_add(ipv6::HEADER_LENGTH),
+            header_length: u32::from(chain.length).wrapping_add(ipv6::HEADER_LENGTH),
             total_length: u32::from(header.payload_length).wrapping_add(ipv6::HEADER_LENGTH),
             has_open_length: header.payload_length == 0,
             // A fragment header alone makes no fragment (RFC 6946): then both are false.
             fragment: Fragment {
-                is_part: chain.fragment.offset != 0 || chain.fragment.has_more,
-                is_later: chain.fragment.offset != 0,
-                identification: chain.fragment.identification,
+                is_part: chain.offset != 0 || chain.has_more,
+                is_later: chain.offset != 0,
+                identification: chain.identification,
             },
         })
     }

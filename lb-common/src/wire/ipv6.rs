@@ -13,7 +13,7 @@ pub const HOP_LIMIT_OFFSET: u32 = 7;
 /// Extension headers of a chain that is walked; RFC 8504 §5.3 lets a node set such limits.
 pub const MAX_EXTENSIONS: u32 = 6;
 /// Bytes of extension headers of a chain that is walked, for the same reason.
-pub const MAX_EXTENSION_BYTES: u32 = 512;
+pub const MAX_EXTENSION_BYTES: u16 = 512;
 
 /// Once more than there are extensions: the last round sees what follows the last one.
 const ROUNDS: u32 = MAX_EXTENSIONS + 1;
@@ -69,29 +69,84 @@ impl Header {
     }
 }
 
-/// What a fragment header says (RFC 8200 §4.5).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FragmentHeader {
-    /// The same in every fragment of a datagram.
+/// Where a chain of extension headers ends, or has come to.
+///
+/// All of it lies in memory with no gap, as it is handed to a function that the kernel's verifier
+/// checks by itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Chain {
+    /// The fragment header's identification; 0 if there was none.
     pub identification: u32,
+    /// Bytes of the extension headers before `protocol`.
+    pub length: u16,
+    /// Position of the fragment in units of 8 bytes. After the header of a later fragment nothing is
+    /// walked: what follows is the middle of something.
+    pub offset: u16,
     /// Whether another fragment follows.
     pub has_more: bool,
-    /// Position of this fragment, in units of 8 bytes.
-    pub offset: u16,
-}
-
-/// Where a chain of extension headers ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Chain {
     /// IANA protocol number of the first header that is no extension, or that must not be skipped:
     /// a routing header with addresses still to visit, whose packet is not for its destination yet
     /// and whose checksum is about another (RFC 8200 §8.1).
     pub protocol: u8,
-    /// Bytes of the extension headers before it.
-    pub length: u32,
-    /// The fragment header; all zeros if there was none. After that of a later fragment nothing is walked:
-    /// what follows is the middle of something.
-    pub fragment: FragmentHeader,
+    reserved: [u8; 2],
+}
+
+/// What one extension header says about the walk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Walk {
+    /// It goes on behind this header, if what follows is an extension too.
+    On = 0,
+    /// It ends here.
+    Ends = 1,
+    /// It is longer than is walked.
+    TooLong = 2,
+}
+
+impl Walk {
+    /// From its number; anything unknown is too long.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::On,
+            1 => Self::Ends,
+            _ => Self::TooLong,
+        }
+    }
+}
+
+impl Chain {
+    /// Steps over the extension header that begins with `bytes`. No extension header is shorter
+    /// than 8 bytes.
+    #[inline(always)]
+    pub const fn step(&mut self, bytes: [u8; 8]) -> Walk {
+        let [next, length, b2, b3, i0, i1, i2, i3] = bytes;
+        let units = length as u16;
+        let skipped = match self.protocol {
+            FRAGMENT => {
+                let position = u16::from_be_bytes([b2, b3]);
+                self.identification = u32::from_be_bytes([i0, i1, i2, i3]);
+                self.has_more = position & 1 != 0;
+                self.offset = position >> 3;
+                8
+            }
+            AUTHENTICATION => units.wrapping_add(2) << 2,
+            // Byte 3 counts the segments left.
+            ROUTING if b3 != 0 => return Walk::Ends,
+            _ => units.wrapping_add(1) << 3,
+        };
+        let is_later_fragment = self.protocol == FRAGMENT && self.offset != 0;
+        self.protocol = next;
+        self.length = self.length.wrapping_add(skipped);
+        if is_later_fragment {
+            Walk::Ends
+        } else if self.length > MAX_EXTENSION_BYTES {
+            Walk::TooLong
+        } else {
+            Walk::On
+        }
+    }
 }
 
 /// Walks the extension headers at `offset`, the first of which has the number `next_header`.
@@ -99,48 +154,20 @@ pub struct Chain {
 pub fn walk(packet: &impl PacketRead, offset: u32, next_header: u8) -> Result<Chain, ParseError> {
     let mut chain = Chain {
         protocol: next_header,
-        length: 0,
-        fragment: FragmentHeader {
-            identification: 0,
-            has_more: false,
-            offset: 0,
-        },
+        ..Chain::default()
     };
     for _ in 0..ROUNDS {
         if !is_extension(chain.protocol) {
             return Ok(chain);
         }
-        // No extension header is shorter than 8 bytes.
-        let [next, length, b2, b3, i0, i1, i2, i3] = packet
-            .read::<8>(offset.wrapping_add(chain.length))
+        let bytes = packet
+            .read::<8>(offset.wrapping_add(u32::from(chain.length)))
             .ok_or(ParseError::TooShort)?;
-        let units = u32::from(length);
-        let bytes = match chain.protocol {
-            FRAGMENT => {
-                let position = u16::from_be_bytes([b2, b3]);
-                let fragment = FragmentHeader {
-                    identification: u32::from_be_bytes([i0, i1, i2, i3]),
-                    has_more: position & 1 != 0,
-                    offset: position >> 3,
-                };
-                chain.fragment = fragment;
-                if fragment.offset != 0 {
-                    chain.protocol = next;
-                    chain.length = chain.length.wrapping_add(8);
-                    return Ok(chain);
-                }
-                8
-            }
-            AUTHENTICATION => units.wrapping_add(2) << 2,
-            // Byte 3 counts the segments left.
-            ROUTING if b3 != 0 => return Ok(chain),
-            _ => units.wrapping_add(1) << 3,
-        };
-        chain.length = chain.length.wrapping_add(bytes);
-        if chain.length > MAX_EXTENSION_BYTES {
-            return Err(ParseError::TooManyExtensions);
+        match packet.step_extension(&mut chain, bytes) {
+            Walk::On => {}
+            Walk::Ends => return Ok(chain),
+            Walk::TooLong => return Err(ParseError::TooManyExtensions),
         }
-        chain.protocol = next;
     }
     Err(ParseError::TooManyExtensions)
 }

@@ -9,9 +9,8 @@ use aya_ebpf::maps::PerCpuArray;
 use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Hook, Path};
-use lb_common::icmp;
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
-use lb_common::parse::{Packet, ParseError, Transport, parse, parse_link};
+use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite};
 use lb_common::room::Room;
 use lb_common::verdict::Reason;
@@ -170,13 +169,8 @@ fn translate_error<F: Family>(
     parsed: &Packet<F>,
     workspace: &Workspace<F>,
 ) -> bool {
-    let Some(error) = workspace.error() else {
+    let Some((quote, error)) = workspace.error() else {
         return false;
     };
-    let Transport::IcmpError { quoted, .. } = parsed.transport() else {
-        return false;
-    };
-    let mut packet = Skb::new(skb);
-    icmp::parse_quoted(&packet, parsed, quoted)
-        .is_ok_and(|quote| rewrite::apply_error(&mut packet, parsed, &quote, error).is_ok())
+    rewrite::apply_error(&mut Skb::new(skb), parsed, quote, error).is_ok()
 }

@@ -59,6 +59,24 @@ pub fn ask_udp(ns: &Namespace, server: SocketAddr, payload: &[u8]) -> Result<Gre
     })
 }
 
+/// A UDP socket that asks when it is told to, each time as the same flow.
+#[derive(Debug)]
+pub struct UdpClient(UdpSocket);
+
+impl UdpClient {
+    /// Opens a socket inside `ns`, which it stays in.
+    pub fn open(ns: &Namespace, server: SocketAddr) -> Result<Self> {
+        ns.run(|| Ok(Self(udp_socket(server, PATIENCE)?)))
+    }
+
+    /// One question; the greeting of who answered within `patience`. A question may be lost while
+    /// its flow is being moved.
+    pub fn ask(&self, patience: Duration) -> io::Result<Greeting> {
+        self.0.set_read_timeout(Some(patience))?;
+        udp_exchange(&self.0, b"hello")
+    }
+}
+
 /// Makes `connections` short connections from inside `ns`, each from a port of its own, and counts
 /// who answered. The first failure ends it.
 pub fn spread(
