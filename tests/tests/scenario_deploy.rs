@@ -220,7 +220,7 @@ fn every_path_is_mounted_and_is_where_the_agent_looks() {
     assert_ne!(mount.read_only, Some(true));
 }
 
-/// The settings that the ConfigMap amounts to, read in the order of the flags.
+/// The settings that the `ConfigMap` amounts to, read in the order of the flags.
 fn settings() -> Settings {
     let files = config_map();
     let mut layers = Layers::new();
