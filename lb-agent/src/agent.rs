@@ -156,12 +156,13 @@ struct Agent {
 impl Agent {
     fn new(settings: Settings, variant: Variant) -> Result<Self, AgentError> {
         let published = Published::new(&settings)?;
-        let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
-        let kernel_problems = setup::write_kernel(&settings);
         let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
         setup::write_config(&mut dataplane, &settings)?;
+        // Nothing is touched or opened by an agent that cannot run.
+        let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
+        let kernel_problems = setup::write_kernel(&settings);
         let reconciler = Reconciler::start(dataplane)?;
         // The copy of an earlier agent's tables is gone.
         memory::give_back();
