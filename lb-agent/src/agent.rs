@@ -11,19 +11,23 @@
 pub mod config;
 mod devices;
 mod error;
-mod files;
+mod names;
 mod objects;
 mod outside;
 mod published;
 mod reload;
+#[cfg(test)]
+mod scale;
 mod setup;
+mod source;
+mod timers;
 
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::layers::Layers;
@@ -39,18 +43,20 @@ use crate::lock::Lock;
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
-use crate::source::directory::{self, DirectoryOptions};
+use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
+use crate::status::SyncSpent;
 use devices::DeviceKeeper;
 pub use error::AgentError;
+use names::NamesKeeper;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
 use published::Published;
+use timers::{now, ticks, until};
 
-/// Batches of events that may wait.
-const QUEUED_BATCHES: usize = 16;
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
@@ -108,12 +114,7 @@ async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(
     if agent.settings.debug_datapath {
         setup::forward_log(&mut agent.loaded, &mut tasks)?;
     }
-    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
-    let (report_sender, reports) = watch::channel(SourceReport::default());
-    tasks.spawn({
-        let options = DirectoryOptions::new(agent.settings.manifests.clone());
-        async move { Ok(directory::run(options, events, report_sender).await?) }
-    });
+    let (batches, reports) = agent.start_source(&mut tasks)?;
     agent.serve(batches, reports, reloads, tasks).await
 }
 
@@ -133,7 +134,12 @@ struct Agent {
     outside: OutsideKeeper,
     /// Why the kernel is not set as the settings ask.
     kernel_problems: Vec<String>,
+    names: NamesKeeper,
+    /// Processor time that was spent on the model.
+    index_time: Duration,
     reporter: Reporter,
+    /// Where Kubernetes Events go, if there is an API server.
+    events: Option<EventSink>,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -181,6 +187,7 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             layers: Layers::default(),
             config_problem: None,
@@ -188,10 +195,12 @@ impl Agent {
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
+            index_time: Duration::ZERO,
             published,
             outside,
             kernel_problems,
             reporter: Reporter::default(),
+            events: None,
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -224,7 +233,7 @@ impl Agent {
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
         loop {
-            let publish_at = self.published.due_at();
+            let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -254,7 +263,18 @@ impl Agent {
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
+                written = self.names.written() => {
+                    if written? {
+                        self.published.named(self.spent());
+                    }
+                }
+                () = until(names_at) => {
+                    self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
+                }
             }
+        }
+        if self.names.finish().await? {
+            self.published.named(self.spent());
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -264,7 +284,10 @@ impl Agent {
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
         self.outside.arrived(&batch);
+        self.names.changed();
+        let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
+        self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
             self.outside.changed(&name);
             self.reconciler.changed(name);
@@ -288,11 +311,27 @@ impl Agent {
         self.has_work = true;
     }
 
+    fn spent(&self) -> SyncSpent {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let reconcile = self.reconciler.spent();
+        SyncSpent {
+            index_micros: micros(self.index_time),
+            plan_micros: micros(reconcile.plan),
+            write_micros: micros(reconcile.write),
+            names_micros: micros(self.names.spent()),
+        }
+    }
+
     fn take_report(&mut self, report: &SourceReport) {
         for problem in self.reporter.fresh(report) {
             tracing::warn!("{problem}");
         }
-        self.published.source_problems = report.problems.iter().map(ToString::to_string).collect();
+        let api = report.api.iter().flat_map(|api| &api.problems);
+        self.published.source_problems = api
+            .map(ToString::to_string)
+            .chain(report.problems.iter().map(ToString::to_string))
+            .collect();
+        self.published.set_api(report.api.as_ref());
         self.published.status_changed();
     }
 
@@ -336,6 +375,7 @@ impl Agent {
         self.failures = 0;
         self.write_problem = None;
         if self.reconciler.is_synced() {
+            self.published.synced(clock::unix_seconds());
             if !self.has_synced {
                 self.has_synced = true;
                 tracing::info!(
@@ -344,11 +384,11 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
+                self.names.first_synced();
                 memory::give_back();
             }
             self.outside
                 .synced(&self.model, &self.settings, &self.devices);
-            self.published.synced(clock::unix_seconds());
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
@@ -377,6 +417,7 @@ impl Agent {
         let problem = error.to_string();
         if self.write_problem.as_ref() != Some(&problem) {
             tracing::warn!(retry_after = ?delay, "{problem}");
+            self.note("TablesNotWritten", &problem);
         }
         self.write_problem = Some(problem);
         self.has_work = true;
@@ -386,13 +427,15 @@ impl Agent {
 
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
-            Ok(()) => self.has_work = true,
+            Ok(()) => {
+                self.has_work = true;
+                self.names.changed();
+            }
             Err(error) => self.postpone(&error),
         }
     }
 
     fn publish(&mut self) -> Result<(), AgentError> {
-        let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
@@ -416,30 +459,6 @@ impl Agent {
             pending,
             problems.len(),
         );
-        self.published.write(
-            self.reconciler.planner(),
-            objects,
-            self.is_listed,
-            pending,
-            problems,
-        )
-    }
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
-}
-
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Returns at `deadline`; never where there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+        self.published.write(pending, problems)
     }
 }

@@ -15,6 +15,7 @@ pub mod explain;
 mod golden;
 pub mod inputs;
 mod interface;
+mod list;
 mod maglev;
 mod maps;
 mod output;

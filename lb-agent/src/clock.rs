@@ -52,6 +52,15 @@ pub fn moment() -> Moment {
     }
 }
 
+/// Processor time that this thread has taken.
+pub fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
 /// Seconds since the Unix epoch, for what people read; 0 on a machine whose clock is before it.
 #[expect(
     clippy::disallowed_methods,
@@ -61,4 +70,18 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Microseconds since the Unix epoch, for Kubernetes Events; 0 on a machine whose clock is before
+/// it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where clocks are read"
+)]
+pub fn unix_micros() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_micros()).ok())
+        .unwrap_or(0)
 }

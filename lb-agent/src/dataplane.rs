@@ -12,6 +12,7 @@ pub mod load;
 pub mod maps;
 pub mod mmap;
 pub mod privilege;
+pub mod readback;
 pub mod sweep;
 pub mod syscall;
 pub mod tables;

@@ -22,5 +22,6 @@ pub mod plan;
 pub mod reconcile;
 pub mod settings;
 pub mod source;
+mod state_file;
 pub mod status;
 pub mod sysctl;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use lb_common::table::device::DeviceRecord;
 
+use super::Agent;
 use super::objects::ModelObjects;
-use super::{Agent, now};
+use super::timers::now;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;

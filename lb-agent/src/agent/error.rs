@@ -13,6 +13,7 @@ use crate::lock::LockError;
 use crate::outside::OutsideError;
 use crate::settings::SettingsError;
 use crate::source::directory::DirectoryError;
+use crate::source::kubernetes::access::AccessError;
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum AgentError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] DirectoryError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operator must make the directory writable.
     #[error("writing {}: {source}", path.display())]
     State {

@@ -20,16 +20,6 @@ impl<'a> ModelObjects<'a> {
             addresses: node.map_or(&[], |node| &node.addresses),
         }
     }
-
-    /// Every Service with its slices.
-    pub(super) fn views(self) -> impl Iterator<Item = ServiceView<'a>> + Clone {
-        let Self(model) = self;
-        let names: Vec<&ObjectName> = model.services().map(|service| &service.name).collect();
-        names.into_iter().filter_map(move |name| {
-            let service = model.service(name)?;
-            Some(ServiceView::new(service, model.slices(name)))
-        })
-    }
 }
 
 impl Objects for ModelObjects<'_> {

@@ -27,7 +27,7 @@ use crate::plan::latency::TriggerTimes;
 use crate::plan::outlook::{Outlook, outlook};
 use crate::plan::planner::Planner;
 use crate::reconcile::Objects as _;
-use crate::settings::{Settings, Sizes};
+use crate::settings::{Settings, Sizes, SourceSettings};
 
 /// What has happened since the tables were last complete, and what is told of the Services.
 #[derive(Debug)]
@@ -50,7 +50,11 @@ impl OutsideKeeper {
         let now = clock::moment();
         Ok(Self {
             // A directory of manifests may well have no Node.
-            outside: Outside::start(&settings.outside, paths, false)?,
+            outside: Outside::start(
+                &settings.outside,
+                paths,
+                matches!(settings.source, SourceSettings::Kubernetes(_)),
+            )?,
             has_health_ports: settings.outside.health_check_node_ports,
             changed: BTreeSet::new(),
             is_full: true,
@@ -80,7 +84,12 @@ impl OutsideKeeper {
         for event in batch {
             match event {
                 Event::ServiceApplied(_) | Event::ServiceRemoved(_) => services += 1,
-                Event::SliceApplied(_) | Event::SliceRemoved(_) => slices += 1,
+                Event::SliceApplied(slice) => {
+                    slices += 1;
+                    self.triggers
+                        .applied(&slice.service, slice.triggered_micros);
+                }
+                Event::SliceRemoved(_) => slices += 1,
                 Event::NodeApplied(_)
                 | Event::NodeRemoved(_)
                 | Event::ServiceCidrs(_)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use lb_common::table::config::SEED;
 use tokio::task::JoinSet;
 
-use super::{AgentError, config, ticks};
+use super::timers::ticks;
+use super::{AgentError, config};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::{Dataplane as _, Write};
@@ -69,14 +70,19 @@ pub(super) fn write_kernel(settings: &Settings) -> Vec<String> {
 
 /// A random number that is not 0, which means "none yet".
 fn random_seed() -> Result<u64, AgentError> {
+    Ok(random_number()? | 1)
+}
+
+/// A random number.
+pub(super) fn random_number() -> Result<u64, AgentError> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
         |errno| AgentError::Runtime {
-            operation: "choosing a random seed",
+            operation: "choosing a random number",
             source: errno.into(),
         },
     )?;
-    Ok(u64::from_ne_bytes(bytes) | 1)
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Logs what the debug object writes.

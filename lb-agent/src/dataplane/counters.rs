@@ -7,6 +7,7 @@ use lb_common::verdict::Reason;
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
 use super::layout::Table;
+use super::mmap::Access;
 use super::tables::{self, OpenError};
 
 /// Why the counters cannot be read.
@@ -27,7 +28,7 @@ pub enum CountersError {
 /// Packets and bytes by reason since the map was made, all processors together.
 pub fn read(paths: &PinPaths) -> Result<Vec<(Reason, Counter)>, CountersError> {
     let failed = |source| CountersError::Read { source };
-    let (data, _) = tables::open(paths, Table::Counters)?;
+    let (data, _) = tables::open(paths, Table::Counters, Access::Read)?;
     let map: PerCpuArray<MapData, Wire<Counter>> =
         PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?;
     let mut counters = Vec::with_capacity(Reason::ALL.len());

@@ -8,6 +8,7 @@ use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 
 use super::expand::Rank;
 use crate::dataplane::Write;
+use crate::model::name::ObjectName;
 
 /// A service port that wants a frontend. The smallest gets it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,6 +39,10 @@ pub(super) struct Frontends {
     published: BTreeMap<FrontendKey, FrontendValue>,
     claims: BTreeMap<FrontendKey, Vec<Claim>>,
     addresses: BTreeMap<MappedAddress, Address>,
+    /// Those with more than one claim.
+    contested: BTreeSet<FrontendKey>,
+    /// Services that claim or claimed a contested frontend whose claims changed.
+    disturbed: BTreeSet<ObjectName>,
 }
 
 impl Frontends {
@@ -64,11 +69,23 @@ impl Frontends {
         let claims = self.claims.entry(key).or_default();
         let at = claims.partition_point(|other| *other < claim);
         claims.insert(at, claim);
+        if claims.len() > 1 {
+            let names = claims.iter().map(|claim| claim.rank.service.clone());
+            self.disturbed.extend(names);
+            self.contested.insert(key);
+        }
     }
 
     pub(super) fn disclaim(&mut self, key: &FrontendKey, index: u32) {
         if let Some(claims) = self.claims.get_mut(key) {
+            if claims.len() > 1 {
+                let names = claims.iter().map(|claim| claim.rank.service.clone());
+                self.disturbed.extend(names);
+            }
             claims.retain(|claim| claim.index != index);
+            if claims.len() < 2 {
+                self.contested.remove(key);
+            }
             if claims.is_empty() {
                 self.claims.remove(key);
             }
@@ -120,10 +137,14 @@ impl Frontends {
 
     /// Every frontend that more than one service port claims, with the one that gets it first.
     pub(super) fn contested(&self) -> impl Iterator<Item = (&FrontendKey, &[Claim])> {
-        self.claims
+        self.contested
             .iter()
-            .filter(|(_, claims)| claims.len() > 1)
-            .map(|(key, claims)| (key, claims.as_slice()))
+            .filter_map(|key| Some((key, self.claims.get(key)?.as_slice())))
+    }
+
+    /// Services for which it may be another who gets a contested frontend than at the last call.
+    pub(super) fn take_disturbed(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.disturbed)
     }
 
     /// Whether another service port gets `key`.

@@ -127,6 +127,8 @@ pub struct Planner {
     pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
     /// Whether tables may still name what no Service has claimed.
     pub(super) is_restoring: bool,
+    /// Services that were planned, or whose frontends others contest, since anybody asked.
+    pub(super) touched: BTreeSet<ObjectName>,
     pub(super) departed: Departed,
 }
 
@@ -147,6 +149,7 @@ impl Planner {
             reports: BTreeMap::new(),
             restored: BTreeMap::new(),
             is_restoring: false,
+            touched: BTreeSet::new(),
             departed: Departed::default(),
         }
     }
@@ -156,6 +159,7 @@ impl Planner {
     #[must_use]
     pub fn plan_service(&mut self, view: &ServiceView<'_>, node: &NodeView<'_>) -> Vec<Write> {
         let name = &view.service.name;
+        self.touched.insert(name.clone());
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
         let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
@@ -173,6 +177,7 @@ impl Planner {
     /// The writes that remove a Service.
     #[must_use]
     pub fn remove_service(&mut self, name: &ObjectName) -> Vec<Write> {
+        self.touched.insert(name.clone());
         self.reports.remove(name);
         let Some(planned) = self.planned.get(name) else {
             return Vec::new();
@@ -193,6 +198,14 @@ impl Planner {
         reports
             .filter(move |(_, reports)| reports.iter().any(kept))
             .map(|(name, _)| name)
+    }
+
+    /// Services whose ids, endpoints or claims to frontends may be others than when this was last
+    /// called.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.frontends.take_disturbed());
+        touched
     }
 
     /// Everything that could not be done as it was told, by Service.

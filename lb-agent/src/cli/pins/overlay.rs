@@ -23,6 +23,7 @@ use crate::cli::error::CliError;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::layout::Table;
+use crate::dataplane::mmap::Access;
 use crate::dataplane::tables::{self, FrontendMap, WordReader};
 
 /// Words of a flow table that were written here, by position.
@@ -163,7 +164,7 @@ impl DryTables {
     pub(crate) fn open(paths: &PinPaths) -> Result<Self, CliError> {
         let words = |table| WordReader::open(paths, table);
         Ok(Self {
-            frontends: tables::frontends(paths)?,
+            frontends: tables::frontends(paths, Access::Read)?,
             services: words(Table::Services)?,
             arena: words(Table::Arena)?,
             backends: words(Table::Backends)?,

@@ -6,7 +6,7 @@ use lb_common::table::region::RegionHeader;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Endpoint, Hints};
 use crate::model::service::TrafficPolicy;
 
 /// What clients of one frontend see: everything but ids and offsets.
@@ -97,9 +97,9 @@ fn random_endpoint(number: u8, bits: u8, is_v6: bool) -> Endpoint {
         terminating: bits & 4 != 0,
         node: Some(if bits & 8 == 0 { "node-a" } else { "node-b" }.into()),
         zone_hints: if bits & 16 == 0 {
-            Vec::default()
+            Hints::default()
         } else {
-            vec!["zone-a".into()]
+            ["zone-a".into()].into_iter().collect()
         },
         ..endpoint(&address.to_string())
     }
