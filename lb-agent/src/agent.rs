@@ -13,7 +13,9 @@ mod devices;
 mod error;
 mod names;
 mod objects;
+mod outside;
 mod published;
+mod reload;
 #[cfg(test)]
 mod scale;
 mod setup;
@@ -28,8 +30,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::config::layers::Layers;
+use crate::config::reload::{Effective, Watched};
 use crate::dataplane::attach::Attachments;
-use crate::dataplane::bpffs;
+use crate::dataplane::bpffs::{self, PinPaths};
 use crate::dataplane::load::{self, Loaded, Variant};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
@@ -49,6 +53,7 @@ use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
 use objects::ModelObjects;
+use outside::OutsideKeeper;
 use published::Published;
 use timers::{now, ticks, until};
 
@@ -58,13 +63,21 @@ const SLICE: Duration = Duration::from_millis(20);
 const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
 /// Time between the beginnings of two passes over the flow tables: one is for all changes in between.
 const CUT_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the debug datapath's log is read: its buffer holds what comes in between.
-const LOG_INTERVAL: Duration = Duration::from_millis(20);
-/// How soon devices are looked at again after a failure.
-const DEVICE_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
+    run_until_told(settings, None)
+}
+
+/// Runs the agent likewise, and takes over what changes in the files the settings came from.
+pub fn run_watched(effective: Effective, watched: Watched) -> Result<(), AgentError> {
+    for warning in &effective.layers.warnings {
+        tracing::warn!("{warning}");
+    }
+    run_until_told(effective.settings, Some((effective.layers, watched)))
+}
+
+fn run_until_told(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     settings.validate()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -73,13 +86,13 @@ pub fn run(settings: Settings) -> Result<(), AgentError> {
             operation: "starting the runtime",
             source,
         })?;
-    let result = runtime.block_on(start(settings));
+    let result = runtime.block_on(start(settings, files));
     // A scan of the source may be under way; nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn start(settings: Settings) -> Result<(), AgentError> {
+async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     let variant = if settings.debug_datapath {
         Variant::Debug
     } else {
@@ -90,32 +103,27 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
     let _lock = Lock::take(&settings.pin_dir)?;
     let mut tasks = JoinSet::new();
     let mut agent = Agent::new(settings, variant)?;
+    let (reload_sender, reloads) = mpsc::channel(1);
+    if let Some((layers, watched)) = files {
+        agent.layers = layers;
+        tasks.spawn(async move {
+            watched.run(reload_sender).await;
+            Ok(())
+        });
+    }
     if agent.settings.debug_datapath {
-        forward_log(&mut agent.loaded, &mut tasks)?;
+        setup::forward_log(&mut agent.loaded, &mut tasks)?;
     }
     let (batches, reports) = agent.start_source(&mut tasks)?;
-    agent.serve(batches, reports, tasks).await
-}
-
-/// Logs what the debug object writes.
-fn forward_log(
-    loaded: &mut Loaded,
-    tasks: &mut JoinSet<Result<(), AgentError>>,
-) -> Result<(), AgentError> {
-    let mut logger = aya_log::EbpfLogger::init(loaded.ebpf())
-        .map_err(|source| AgentError::DebugLog { source })?;
-    tasks.spawn(async move {
-        let mut ticks = ticks(LOG_INTERVAL);
-        loop {
-            ticks.tick().await;
-            logger.flush();
-        }
-    });
-    Ok(())
+    agent.serve(batches, reports, reloads, tasks).await
 }
 
 struct Agent {
     settings: Settings,
+    /// The layers that the settings came from, to compare with later ones.
+    layers: Layers,
+    /// Why changed settings were not taken over.
+    config_problem: Option<String>,
     loaded: Loaded,
     reconciler: Reconciler<BpfDataplane>,
     keeper: DeviceKeeper,
@@ -123,6 +131,9 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    outside: OutsideKeeper,
+    /// Why the kernel is not set as the settings ask.
+    kernel_problems: Vec<String>,
     names: NamesKeeper,
     /// Processor time that was spent on the model.
     index_time: Duration,
@@ -155,6 +166,9 @@ impl Agent {
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
         setup::write_config(&mut dataplane, &settings)?;
+        // Nothing is touched or opened by an agent that cannot run.
+        let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
+        let kernel_problems = setup::write_kernel(&settings);
         let reconciler = Reconciler::start(dataplane)?;
         // The copy of an earlier agent's tables is gone.
         memory::give_back();
@@ -175,12 +189,16 @@ impl Agent {
             model: Model::new(&settings.node_name),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
+            layers: Layers::default(),
+            config_problem: None,
             loaded,
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
             index_time: Duration::ZERO,
             published,
+            outside,
+            kernel_problems,
             reporter: Reporter::default(),
             events: None,
             is_listed: false,
@@ -199,6 +217,7 @@ impl Agent {
         &mut self,
         mut batches: mpsc::Receiver<Vec<Event>>,
         mut reports: watch::Receiver<SourceReport>,
+        mut reloads: mpsc::Receiver<Result<Effective, String>>,
         mut tasks: JoinSet<Result<(), AgentError>>,
     ) -> Result<(), AgentError> {
         let failed = |source| AgentError::Runtime {
@@ -234,6 +253,8 @@ impl Agent {
                     let report = reports.borrow_and_update().clone();
                     self.take_report(&report);
                 }
+                () = self.outside.reports_changed() => self.published.status_changed(),
+                Some(result) = reloads.recv() => self.take_config(result),
                 () = until(self.retry_at) => self.work(),
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
                     self.work();
@@ -262,11 +283,13 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.outside.arrived(&batch);
         self.names.changed();
         let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
         self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
+            self.outside.changed(&name);
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
@@ -274,6 +297,7 @@ impl Agent {
             self.reconciler.all_changed(&objects);
         }
         if changed.node {
+            self.outside.node_changed(&self.model);
             self.devices_at = Some(now());
         }
         if changed.cidrs {
@@ -337,13 +361,17 @@ impl Agent {
         let objects = ModelObjects(&self.model);
         let start = clock::instant();
         self.retry_at = None;
-        loop {
+        let result = loop {
             match self.reconciler.step(&objects) {
                 Ok(true) if start.elapsed() < SLICE => {}
-                Ok(true) => return,
-                Ok(false) => break,
-                Err(error) => return self.postpone(&error),
+                result => break result,
             }
+        };
+        self.outside.worked(start.elapsed());
+        match result {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => return self.postpone(&error),
         }
         self.has_work = false;
         self.failures = 0;
@@ -361,6 +389,8 @@ impl Agent {
                 self.names.first_synced();
                 memory::give_back();
             }
+            self.outside
+                .synced(&self.model, &self.settings, &self.devices);
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
@@ -397,44 +427,6 @@ impl Agent {
         self.published.status_changed();
     }
 
-    async fn read_devices(&mut self, watcher: &Watcher) {
-        self.devices_at = None;
-        match watcher.read().await {
-            Ok(devices) => {
-                self.devices = devices;
-                self.keep_devices();
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                self.devices_at = Some(now() + DEVICE_RETRY);
-            }
-        }
-    }
-
-    fn keep_devices(&mut self) {
-        if !self.has_synced {
-            return;
-        }
-        let node = ModelObjects(&self.model).node_view();
-        let is_done = self.keeper.keep(
-            &mut self.loaded,
-            self.reconciler.dataplane_mut(),
-            &self.devices,
-            node.addresses,
-        );
-        if !is_done {
-            self.devices_at = Some(now() + DEVICE_RETRY);
-        }
-        self.published.status_changed();
-    }
-
-    fn sweep(&mut self) {
-        let flows = self.reconciler.dataplane().flows();
-        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
-            tracing::debug!(?walk, "looked through the flow tables");
-        }
-    }
-
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
             Ok(()) => {
@@ -447,6 +439,7 @@ impl Agent {
 
     fn publish(&mut self) -> Result<(), AgentError> {
         let mut problems = self.published.source_problems.clone();
+        problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
         problems.extend(
             self.reconciler
@@ -456,8 +449,18 @@ impl Agent {
                 .map(|(name, report)| format!("{name}: {report}")),
         );
         problems.extend(self.keeper.problems().cloned());
+        problems.extend(self.kernel_problems.iter().cloned());
+        problems.extend(self.outside.reports().into_values());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
+        self.outside.published(
+            self.reconciler.planner(),
+            &self.settings.sizes,
+            self.model.services().len(),
+            self.keeper.devices(),
+            pending,
+            problems.len(),
+        );
         self.published.write(pending, problems)
     }
 }

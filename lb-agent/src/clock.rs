@@ -21,6 +21,37 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// A moment by both clocks: one to measure with, which nobody sets, and one that people read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Moment {
+    /// Time since some fixed moment before the start, suspended time included.
+    pub monotonic: Duration,
+    /// Time since the Unix epoch.
+    pub unix: Duration,
+}
+
+impl Moment {
+    /// How much later than `earlier` it is; zero if it is not.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.monotonic.saturating_sub(earlier.monotonic)
+    }
+}
+
+/// This moment.
+pub fn moment() -> Moment {
+    let read = |clock| {
+        let now = clock_gettime(clock);
+        Duration::new(
+            u64::try_from(now.tv_sec).unwrap_or(0),
+            u32::try_from(now.tv_nsec).unwrap_or(0),
+        )
+    };
+    Moment {
+        monotonic: read(ClockId::Boottime),
+        unix: read(ClockId::Realtime),
+    }
+}
+
 /// Processor time that this thread has taken.
 pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod bpf;
 pub mod bpffs;
 pub mod clsact;
+pub mod counters;
 pub mod flows;
 pub mod layout;
 pub mod load;

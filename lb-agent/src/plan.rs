@@ -38,8 +38,10 @@ mod filters;
 mod frontends;
 pub mod health;
 pub mod ids;
+pub mod latency;
 pub mod names;
 pub mod node_ports;
+pub mod outlook;
 pub mod planner;
 pub mod region;
 pub mod report;
@@ -48,6 +50,7 @@ pub mod snapshot;
 pub mod source_ranges;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod usage;
 
 pub(crate) use filters::{backend_bit, service_bit};
 

@@ -9,6 +9,15 @@ use lb_common::id::MAX_INDEX;
 use lb_common::table::config::MAX_CIDRS;
 
 use crate::dataplane::layout::Table;
+use client::ApiClient;
+use conntrack::KernelConntrack;
+use outside::Outside;
+use services::ServiceRules;
+
+pub mod client;
+pub mod conntrack;
+pub mod outside;
+pub mod services;
 
 /// Where the pins are unless a flag says otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/steerage";
@@ -16,7 +25,7 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/steerage";
 pub const DEFAULT_STATE_DIR: &str = "/run/steerage";
 
 /// Everything an agent is told when it starts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `metadata.name` of this Node.
     pub node_name: String,
@@ -40,6 +49,18 @@ pub struct Settings {
     pub timeouts: Vec<Option<Duration>>,
     /// Whether the object that logs flow decisions is loaded.
     pub debug_datapath: bool,
+    /// Servers for health and metrics.
+    pub outside: Outside,
+    /// What the kernel's own connection tracking is set to; nothing unless told.
+    pub conntrack: KernelConntrack,
+    /// Where the kernel's settings are, normally `/proc/sys`.
+    pub proc_sys: PathBuf,
+    /// `oom_score_adj` of the agent's process; `None` leaves it as it is.
+    pub oom_score_adj: Option<i32>,
+    /// How services are served.
+    pub services: ServiceRules,
+    /// How the API server is asked.
+    pub client: ApiClient,
 }
 
 impl Settings {
@@ -62,6 +83,12 @@ impl Settings {
             attachment: AttachmentMode::default(),
             timeouts: Vec::new(),
             debug_datapath: false,
+            outside: Outside::default(),
+            conntrack: KernelConntrack::default(),
+            proc_sys: "/proc/sys".into(),
+            oom_score_adj: None,
+            services: ServiceRules::default(),
+            client: ApiClient::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::dataplane::load::LoadError;
 use crate::dataplane::maps::TablesError;
 use crate::interfaces::InterfaceError;
 use crate::lock::LockError;
+use crate::outside::OutsideError;
 use crate::settings::SettingsError;
 use crate::source::directory::DirectoryError;
 use crate::source::kubernetes::access::AccessError;
@@ -72,6 +73,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The servers for health and metrics could not start.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
     /// A task ended that should not: a bug.
     #[error("the task that reads the source ended")]
     SourceEnded,

@@ -161,7 +161,7 @@ pub enum CliError {
     Settings(#[from] SettingsError),
     /// A file of settings.
     #[error(transparent)]
-    Config(#[from] super::config::ConfigError),
+    Config(#[from] crate::config::error::ConfigError),
 }
 
 impl CliError {

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData};
 use lb_common::flow::Hook;
 use lb_common::table::counter::Counter;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -26,6 +26,7 @@ use super::inputs::{Connections, DeviceInput, FlowInput, MapInput, Reader};
 use crate::dataplane::Actual;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::{self, PinPaths, parse_link_name};
+use crate::dataplane::counters::{self, CountersError};
 use crate::dataplane::layout::Table;
 use crate::dataplane::mmap::Access;
 use crate::dataplane::readback::TableReader;
@@ -179,23 +180,13 @@ impl Reader for PinnedReader {
     }
 
     fn counters(&self) -> Result<Vec<(Reason, Counter)>, CliError> {
-        let failed = |source| CliError::Map {
-            table: Table::Counters,
-            source,
-        };
-        let (data, _) = tables::open(&self.paths, Table::Counters, Access::Read)?;
-        let map: PerCpuArray<MapData, Wire<Counter>> =
-            PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?;
-        let mut counters = Vec::with_capacity(Reason::ALL.len());
-        for &reason in Reason::ALL {
-            let mut total = Counter::default();
-            for Wire(counter) in map.get(&reason.index(), 0).map_err(failed)?.iter() {
-                total.packets = total.packets.wrapping_add(counter.packets);
-                total.bytes = total.bytes.wrapping_add(counter.bytes);
-            }
-            counters.push((reason, total));
-        }
-        Ok(counters)
+        counters::read(&self.paths).map_err(|error| match error {
+            CountersError::Open(error) => error.into(),
+            CountersError::Read { source } => CliError::Map {
+                table: Table::Counters,
+                source,
+            },
+        })
     }
 
     fn connections(&self) -> Result<Connections, CliError> {
