@@ -356,9 +356,9 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
-                self.names.first_synced();
                 memory::give_back();
             }
+            self.names.synced();
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
