@@ -386,11 +386,14 @@ impl Agent {
                     "tables are complete"
                 );
                 self.keep_devices();
-                self.names.first_synced();
                 memory::give_back();
             }
+<<<<<<< HEAD
             self.outside
                 .synced(&self.model, &self.settings, &self.devices);
+=======
+            self.names.synced();
+>>>>>>> kube
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);

@@ -98,21 +98,25 @@ impl Machine {
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
             agent::run(settings)
         });
-        self.await_status("the first sync", |status| {
-            assert!(!agent.is_finished(), "the agent ended");
-            status.first_sync_at.is_some()
-        });
+        clock::eventually("the agent has said something", PATIENCE, || {
+            Ok((agent.is_finished() || self.path("state/status.json").exists()).then_some(()))
+        })
+        .unwrap();
+        if agent.is_finished() {
+            panic!("the agent ended: {:?}", agent.join());
+        }
+        self.await_status("the first sync", |status| status.first_sync_at.is_some());
         agent
     }
 
     #[track_caller]
     fn await_status(&self, what: &str, is_so: impl Fn(&AgentStatus) -> bool) {
+        let read = || fs::read(self.path("state/status.json")).unwrap_or_default();
         clock::eventually(what, PATIENCE, || {
-            let text = fs::read(self.path("state/status.json")).unwrap_or_default();
-            let status = serde_json::from_slice::<AgentStatus>(&text).ok();
+            let status = serde_json::from_slice::<AgentStatus>(&read()).ok();
             Ok(status.is_some_and(|status| is_so(&status)).then_some(()))
         })
-        .unwrap();
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&read())));
     }
 
     fn tables(&self) -> Actual {

@@ -95,10 +95,13 @@ impl NamesKeeper {
         self.due.get_or_insert(now() + self.delay);
     }
 
-    /// The tables are complete for the first time: whoever waited for that may ask for names next.
-    pub(super) fn first_synced(&mut self) {
-        self.delay = DELAY;
-        self.due = Some(now());
+    /// The tables are complete. Whoever waited for the first time may ask for names next; what was
+    /// begun before, with tables that were not complete any more, does not count.
+    pub(super) fn synced(&mut self) {
+        if !self.is_complete {
+            self.delay = DELAY;
+            self.due = Some(now());
+        }
     }
 
     /// Begins to write what changed. Nothing has names before objects are listed: until then those

@@ -48,7 +48,7 @@ fn a_clean_end_within_an_object_is_a_cut_too() {
 #[test]
 fn bookmarks_move_the_version_from_which_a_watch_goes_on() {
     let mut rig = Rig::listed(&["https://a"], &[], &[]);
-    rig.pass(Time::from_secs(60));
+    rig.pass(Time::from_mins(1));
     rig.line(Kind::EndpointSlice, &bookmark(77));
     rig.input(Input::End(Kind::EndpointSlice));
     let request = rig.request(Kind::EndpointSlice).expect("asked at once");

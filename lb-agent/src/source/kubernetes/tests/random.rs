@@ -1,6 +1,7 @@
 //! A small API server that misbehaves at random: the model always ends up with what it holds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -80,9 +81,9 @@ impl Server {
         match form {
             Form::Stream { .. } => {
                 for object in store.objects.values() {
-                    text += &format!("{}\n", added(object.clone(), version));
+                    writeln!(text, "{}", added(object.clone(), version)).unwrap();
                 }
-                text += &format!("{}\n", end_of_list(version));
+                writeln!(text, "{}", end_of_list(version)).unwrap();
             }
             Form::Page { .. } | Form::Whole => {
                 let items: Vec<_> = store.objects.values().collect();
@@ -97,7 +98,7 @@ impl Server {
                     ends = true;
                 } else {
                     for (_, line) in store.history.iter().filter(|(at, _)| *at > from) {
-                        text += &format!("{line}\n");
+                        writeln!(text, "{line}").unwrap();
                     }
                 }
             }

@@ -73,7 +73,7 @@ fn with_all_servers_gone_each_has_its_turn_and_waits_grow() {
 #[test]
 fn quiet_streams_of_a_server_that_is_gone_move_on_with_the_first_that_notices() {
     let mut rig = Rig::listed(&[A, B], &[], &[]);
-    rig.pass(Time::from_secs(60));
+    rig.pass(Time::from_mins(1));
     rig.line(Kind::EndpointSlice, &bookmark(20));
     rig.fault(Kind::Node, Fault::Cut);
     rig.wait_for(Kind::Node);
