@@ -278,8 +278,7 @@ impl ApiServer {
 
     /// How many streams of a resource are open.
     pub fn open_streams(&self, resource: Resource) -> usize {
-        let state = self.inner.lock();
-        let control = state.controls.get(&resource);
+        let control = self.inner.lock().controls.get(&resource).copied();
         control.map_or(0, |control| control.open)
     }
 

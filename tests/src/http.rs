@@ -89,7 +89,8 @@ pub fn ask(
         body.len()
     );
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        let line = format!("{name}: {value}\r\n");
+        request += &line;
     }
     request.push_str("\r\n");
     request.push_str(body);

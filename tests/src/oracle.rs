@@ -178,14 +178,21 @@ fn frontends(
         service.is_internal_local || is_external_local,
     );
     // The policy of the audience leaves nobody, but somebody is elsewhere: silence.
-    let local = || match lists.local.is_empty() {
-        true if lists.has_any => Outcome::Drop,
-        true => Outcome::Refuse,
-        false => Outcome::To(lists.local.clone()),
+    let local = || {
+        if !lists.local.is_empty() {
+            Outcome::To(lists.local.clone())
+        } else if lists.has_any {
+            Outcome::Drop
+        } else {
+            Outcome::Refuse
+        }
     };
-    let anywhere = || match lists.cluster.is_empty() {
-        true => Outcome::Refuse,
-        false => Outcome::To(lists.cluster.clone()),
+    let anywhere = || {
+        if lists.cluster.is_empty() {
+            Outcome::Refuse
+        } else {
+            Outcome::To(lists.cluster.clone())
+        }
     };
     let of_cluster_ip = if service.is_internal_local {
         local()

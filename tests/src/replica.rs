@@ -49,7 +49,7 @@ impl Replica {
         let memory = Memory::new(CAPACITY);
         Ok(Self {
             model: Model::new(node),
-            reconciler: Some(start(memory, seed)?),
+            reconciler: Some(start(&memory, seed)?),
             is_listed: false,
             interner: Interner::default(),
             seed,
@@ -107,7 +107,7 @@ impl Replica {
         self.seed = self.seed.wrapping_add(1);
         self.model = Model::new(self.model.node_name());
         self.is_listed = false;
-        self.reconciler = Some(start(memory, self.seed)?);
+        self.reconciler = Some(start(&memory, self.seed)?);
         Ok(())
     }
 
@@ -150,21 +150,26 @@ impl Replica {
         Ok(match resource {
             Resource::Services => {
                 let object: Service = serde_json::from_value(object)?;
-                match convert::service::convert(&object, interner, notes).map_err(unread)? {
+                match convert::service::convert(&object, interner, notes)
+                    .map_err(|problem| unread(&problem))?
+                {
                     Some(service) => Event::ServiceApplied(service.into()),
                     None => Event::ServiceRemoved(name),
                 }
             }
             Resource::EndpointSlices => {
                 let object: EndpointSlice = serde_json::from_value(object)?;
-                match convert::endpoint_slice::convert(&object, interner, notes).map_err(unread)? {
+                match convert::endpoint_slice::convert(&object, interner, notes)
+                    .map_err(|problem| unread(&problem))?
+                {
                     Some(slice) => Event::SliceApplied(slice.into()),
                     None => Event::SliceRemoved(name),
                 }
             }
             Resource::Nodes => {
                 let object: Node = serde_json::from_value(object)?;
-                let node = convert::node::convert(&object, interner, notes).map_err(unread)?;
+                let node = convert::node::convert(&object, interner, notes)
+                    .map_err(|problem| unread(&problem))?;
                 Event::NodeApplied(node.context("a Node is always used")?.into())
             }
             other => bail!("no source reads {}", other.plural()),
@@ -201,7 +206,7 @@ impl Replica {
     }
 }
 
-fn start(memory: Memory, seed: u64) -> Result<Reconciler<Flaky<Memory>>> {
+fn start(memory: &Memory, seed: u64) -> Result<Reconciler<Flaky<Memory>>> {
     let mut last = None;
     for attempt in 0..u64::from(MOST_FAILURES) {
         let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(attempt);
@@ -213,7 +218,7 @@ fn start(memory: Memory, seed: u64) -> Result<Reconciler<Flaky<Memory>>> {
     Err(last.context("no attempt at all")?.into())
 }
 
-fn unread(problem: FieldProblem) -> Error {
+fn unread(problem: &FieldProblem) -> Error {
     Error::msg(format!("{problem:?}"))
 }
 

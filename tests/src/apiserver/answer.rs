@@ -163,9 +163,9 @@ fn perform(
     match asked.verb {
         Verb::Get => get(&inner.lock(), asked),
         Verb::List => {
-            let state = inner.lock();
-            let query = Query::parse(query, namespace, state.streams_lists)?;
-            let text = list::list(&state.store, resource, &query)?;
+            let streams_lists = inner.lock().streams_lists;
+            let query = Query::parse(query, namespace, streams_lists)?;
+            let text = list::list(&inner.lock().store, resource, &query)?;
             Ok(Content::Text(StatusCode::OK, text))
         }
         Verb::Watch => {

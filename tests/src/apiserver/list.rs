@@ -26,10 +26,12 @@ pub(super) fn list(store: &Store, resource: Resource, query: &Query) -> Result<S
     if let (Some(last), Some(_)) = (last, selected.peek()) {
         let pinned = is_pinned(query).then_some(revision);
         let token = Continue::after(last, pinned);
-        metadata.push_str(&format!(r#","continue":"{token}""#));
+        let next = format!(r#","continue":"{token}""#);
+        metadata += &next;
         if !query.selector.is_narrow() {
             let remaining = selected.count();
-            metadata.push_str(&format!(r#","remainingItemCount":{remaining}"#));
+            let count = format!(r#","remainingItemCount":{remaining}"#);
+            metadata += &count;
         }
     }
     let items: Vec<&str> = items.iter().map(|object| object.text.as_str()).collect();

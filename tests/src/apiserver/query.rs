@@ -116,8 +116,8 @@ impl Query {
         let revision = match text("resourceVersion") {
             "" => None,
             number => {
-                let malformed = Failure::malformed_revision(number);
-                Some(number.parse().map_err(|_| malformed)?)
+                let malformed = || Failure::malformed_revision(number);
+                Some(number.parse().ok().ok_or_else(malformed)?)
             }
         };
         let next = match text("continue") {

@@ -46,6 +46,14 @@ pub(super) struct State {
     pub(super) answers: u64,
 }
 
+impl State {
+    /// A stream of a resource is over.
+    pub(super) fn stream_closed(&mut self, resource: Resource) {
+        let control = self.controls.entry(resource).or_default();
+        control.open = control.open.saturating_sub(1);
+    }
+}
+
 /// The state and its signal.
 #[derive(Debug)]
 pub(super) struct Inner {

@@ -239,15 +239,14 @@ impl Watch {
                 }
             }
         }
+        drop(state);
         count == BATCH || !self.lines.is_empty()
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut state = self.inner.lock();
-        let control = state.controls.entry(self.resource).or_default();
-        control.open = control.open.saturating_sub(1);
+        self.inner.lock().stream_closed(self.resource);
     }
 }
 

@@ -9,6 +9,10 @@ use super::Cluster;
 use super::read::{Node, Port, Service, address, label, list, number, protocol, text};
 
 /// One endpoint of a port of a Service.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three conditions as the API has them, and a place"
+)]
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     pub(super) place: (IpAddr, u16),

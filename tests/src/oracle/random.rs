@@ -108,7 +108,7 @@ impl RandomCluster {
             }
         };
         let families: &[bool] =
-            *dice.pick(&[&[false][..], &[true], &[false, true], &[true, false]]);
+            dice.pick::<&[bool]>(&[&[false], &[true], &[false, true], &[true, false]]);
         let ips: Vec<String> = families
             .iter()
             .map(|is_v6| address(*is_v6, 1 + dice.roll(4)))

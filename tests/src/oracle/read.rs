@@ -25,6 +25,7 @@ pub(super) struct Service {
 }
 
 /// A port of a Service.
+#[expect(clippy::struct_field_names, reason = "the names that the API has")]
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) protocol: Protocol,
@@ -133,7 +134,7 @@ fn is_in((first, length): Network, address: IpAddr) -> bool {
 }
 
 /// Addresses that belong to no host or service that others could reach.
-pub(super) fn is_nobodys(address: IpAddr) -> bool {
+pub(super) const fn is_nobodys(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => {
