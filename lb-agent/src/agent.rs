@@ -388,12 +388,9 @@ impl Agent {
                 self.keep_devices();
                 memory::give_back();
             }
-<<<<<<< HEAD
             self.outside
                 .synced(&self.model, &self.settings, &self.devices);
-=======
             self.names.synced();
->>>>>>> kube
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
