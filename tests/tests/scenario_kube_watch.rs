@@ -321,12 +321,9 @@ fn an_api_away_and_back_with_everything_changed_replaces_everything() {
         .unwrap();
     server.apply(&service("new", 3)).unwrap();
     server.compact();
-    {
-        let seen = observer.seen();
-        let now = seen.tables.dataplane();
-        assert_eq!(now.frontends, before.frontends, "what is programmed stays");
-        assert_eq!(now.backends, before.backends);
-    }
+    let now = observer.seen().tables.dataplane().clone();
+    assert_eq!(now.frontends, before.frontends, "what is programmed stays");
+    assert_eq!(now.backends, before.backends);
     // Slices are back first, and nothing is taken for gone by them alone.
     server.inject(Rule::new(Fault::InternalError).on(Resource::Services));
     server.reopen().unwrap();
