@@ -85,6 +85,9 @@ pub struct Expectation {
     pub affinity_seconds: u32,
     /// Networks of clients that may dial it; `None` for everybody.
     pub sources: Option<BTreeSet<Network>>,
+    /// Whether no program could treat its packets as the rules say, so that the tables leave it out:
+    /// node ports, the external policy `Local`, source ranges.
+    pub is_withheld: bool,
 }
 
 /// What a node must do.
@@ -213,15 +216,19 @@ fn frontends(
             outside: of_cluster_ip,
             affinity_seconds: service.affinity_seconds,
             sources: None,
+            is_withheld: false,
         },
     )];
-    let mut add = |frontend: Frontend, kind, sources| {
+    let mut add = |frontend: Frontend, kind, sources: Option<BTreeSet<Network>>| {
         if found.iter().all(|(known, _)| *known != frontend) {
             let expectation = Expectation {
                 kind,
                 inside: anywhere(),
                 outside: from_outside.clone(),
                 affinity_seconds: service.affinity_seconds,
+                is_withheld: kind == Kind::NodePort
+                    || service.is_external_local
+                    || sources.is_some(),
                 sources,
             };
             found.push((frontend, expectation));

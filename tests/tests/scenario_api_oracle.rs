@@ -62,7 +62,7 @@ fn follow(seed: u64, tally: &mut Tally) -> Result<()> {
         }
         let expected = Expected::of(&cluster.cluster());
         tally.count(&expected);
-        tables::check(&replica.tables()?, &expected, &tables::PUBLISHED)
+        tables::check(&replica.tables()?, &expected)
             .with_context(|| format!("after change {number}: {change:?}"))?;
     }
     Ok(())
@@ -107,7 +107,7 @@ fn replay() -> Result<usize> {
         replica.settle()?;
         let expected = Expected::of(&present.cluster(NODE));
         most = most.max(expected.frontends.len());
-        tables::check(&replica.tables()?, &expected, &tables::PUBLISHED)
+        tables::check(&replica.tables()?, &expected)
             .with_context(|| format!("at the end of {}", step.name))?;
     }
     Ok(most)
@@ -133,7 +133,7 @@ fn tables_that_differ_from_the_oracle_in_anything_are_noticed() {
     replica.settle().expect("tables with room");
     let tables = replica.tables().expect("sound tables");
     let right = Expected::of(&present.cluster(NODE));
-    tables::check(&tables, &right, &tables::PUBLISHED).expect("they are as expected");
+    tables::check(&tables, &right).expect("they are as expected");
     let mistakes: [(&str, Mistake); 6] = [
         ("a frontend less", |it| {
             it.frontends.retain(|frontend, _| !is_cluster_ip(frontend));
@@ -162,7 +162,7 @@ fn tables_that_differ_from_the_oracle_in_anything_are_noticed() {
     for (what, mistake) in mistakes {
         let mut wrong = right.clone();
         mistake(&mut wrong);
-        let error = tables::check(&tables, &wrong, &tables::PUBLISHED);
+        let error = tables::check(&tables, &wrong);
         assert!(error.is_err(), "{what} is not noticed");
     }
 }

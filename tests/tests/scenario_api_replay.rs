@@ -105,7 +105,7 @@ impl Disturbance {
 /// Waits until the tables are what the oracle says.
 fn compare(follower: &mut Follower, present: &Present<'_>) -> Result<()> {
     let expected = Expected::of(&present.cluster(NODE));
-    let check = |found: &Actual| tables::check(found, &expected, &tables::PUBLISHED);
+    let check = |found: &Actual| tables::check(found, &expected);
     follower.await_tables(check, PATIENCE)
 }
 

@@ -13,9 +13,6 @@ use lb_common::table::service::ServiceWord;
 
 use super::{Expectation, Expected, Frontend, Kind, Outcome};
 
-/// Kinds of frontends whose datapath there is, and which the tables therefore have.
-pub const PUBLISHED: [Kind; 1] = [Kind::ClusterIp];
-
 /// What the tables do for every frontend and address.
 pub fn seen(tables: &Actual) -> Result<Expected> {
     let mut seen = Expected::default();
@@ -30,33 +27,35 @@ pub fn seen(tables: &Actual) -> Result<Expected> {
         let words = tables.services.get(&value.service_index());
         let [inside, outside] = *words.with_context(|| format!("{key:?} leads nowhere"))?;
         let (frontend, kind) = named(key, address, protocol, kind)?;
-        let (inside, affinity_seconds) = outcome(tables, inside)?;
-        let (outside, _) = outcome(tables, outside)?;
+        // Everybody who dials a cluster address is subject to the internal policy, and whoever dials
+        // another one to the external policy.
+        let word = if kind == Kind::ClusterIp {
+            inside
+        } else {
+            outside
+        };
+        let (outcome, affinity_seconds) = outcome(tables, word)?;
         let expectation = Expectation {
             kind,
-            // Everybody who dials a cluster address is subject to the internal policy.
-            outside: if kind == Kind::ClusterIp {
-                inside.clone()
-            } else {
-                outside
-            },
-            inside,
+            inside: outcome.clone(),
+            outside: outcome,
             affinity_seconds,
             sources: None,
+            is_withheld: false,
         };
         seen.frontends.insert(frontend, expectation);
     }
     Ok(seen)
 }
 
-/// Fails, with everything that differs, unless the tables do what is expected of the kinds of
-/// frontends in `scope`.
-pub fn check(tables: &Actual, expected: &Expected, scope: &[Kind]) -> Result<()> {
+/// Fails, with everything that differs, unless the tables do what is expected of all frontends but
+/// those that are withheld.
+pub fn check(tables: &Actual, expected: &Expected) -> Result<()> {
     let seen = seen(tables)?;
     let wanted: BTreeMap<_, _> = expected
         .frontends
         .iter()
-        .filter(|(_, expectation)| scope.contains(&expectation.kind))
+        .filter(|(_, expectation)| !expectation.is_withheld)
         .collect();
     let found: BTreeMap<_, _> = seen.frontends.iter().collect();
     let mut problems = Vec::new();
@@ -172,8 +171,9 @@ fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
 /// A backend: address, port and flags.
 type Backend = (IpAddr, u16, u8);
 
-/// A region: its header, its backends and the backend of each slot, by position.
-type Region = (RegionHeader, Vec<Backend>, Vec<u64>);
+/// A region: its header, its backends in their own order, and the backend of each slot. Places in
+/// the list go by ids, which depend on what was there before.
+type Region = (RegionHeader, Vec<Backend>, Vec<Backend>);
 
 fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
     let region = tables.regions.get(&word.offset());
@@ -203,7 +203,10 @@ fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
     let mut slots = Vec::new();
     for slot in 0..header.table_size {
         let (index, shift) = header.slot_word(slot);
-        slots.push(word_at(index)? >> shift & 0xffff);
+        let position = usize::try_from(word_at(index)? >> shift & 0xffff)?;
+        let backend = backends.get(position).copied();
+        slots.push(backend.context("a slot of nobody")?);
     }
+    backends.sort_unstable();
     Ok((header, backends, slots))
 }
