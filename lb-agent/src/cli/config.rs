@@ -117,6 +117,7 @@ struct Sizes {
     flow_buckets_v4: Option<u32>,
     flow_buckets_v6: Option<u32>,
     fragments: Option<u32>,
+    affinity: Option<u32>,
     devices: Option<u32>,
     stats_shards: Option<u32>,
 }
@@ -278,6 +279,7 @@ fn apply_sizes(from: &Sizes, settings: &mut Settings) {
         (from.flow_buckets_v4, &mut to.flow_buckets_v4),
         (from.flow_buckets_v6, &mut to.flow_buckets_v6),
         (from.fragments, &mut to.fragments),
+        (from.affinity, &mut to.affinity),
         (from.devices, &mut to.devices),
         (from.stats_shards, &mut to.stats_shards),
     ] {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapError;
+use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::filter::FilterBit;
@@ -13,12 +14,13 @@ use lb_common::table::region::{HEADER_WORDS, RegionHeader};
 use lb_common::table::service::{Audience, ServiceWord};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::affinity;
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
 use super::flows::FlowTables;
 use super::layout::Table;
 use super::syscall::GracePeriod;
-use super::tables::{self, DeviceMap, FrontendMap, OpenError, WordTable};
+use super::tables::{self, AffinityMap, DeviceMap, FrontendMap, OpenError, WordTable};
 use super::{
     Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
 };
@@ -42,6 +44,8 @@ pub struct BpfDataplane {
     service_filter: WordTable,
     backend_filter: WordTable,
     flows: FlowTables,
+    affinity: AffinityMap,
+    affinity_entries: u32,
     capacity: Capacity,
     grace_period: GracePeriod,
 }
@@ -66,6 +70,7 @@ impl BpfDataplane {
     pub fn open(paths: &PinPaths) -> Result<Self, TablesError> {
         let words = |table| WordTable::open(paths, table);
         let (_, frontends) = tables::open(paths, Table::Frontends)?;
+        let (_, affinity) = tables::open(paths, Table::Affinity)?;
         let services = words(Table::Services)?;
         let arena = words(Table::Arena)?;
         let backends = words(Table::Backends)?;
@@ -85,6 +90,8 @@ impl BpfDataplane {
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
             flows: FlowTables::open(paths)?,
+            affinity: tables::affinity(paths)?,
+            affinity_entries: affinity.max_entries,
             grace_period: GracePeriod::probe()
                 .map_err(|source| TablesError::GracePeriod { source })?,
         })
@@ -297,6 +304,13 @@ impl Dataplane for BpfDataplane {
     ) -> Result<CutStep, DataplaneError> {
         Ok(self.flows.cut(from, clock::flow_seconds(), is_stale))
     }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        affinity::forget(&mut self.affinity, self.affinity_entries, is_kept)
+    }
 }
 
 impl BpfDataplane {
@@ -349,7 +363,7 @@ fn backend_words(record: &BackendRecord) -> [u64; BACKEND_WORDS] {
     words
 }
 
-fn is_missing(error: &MapError) -> bool {
+pub(super) fn is_missing(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::NotFound,
@@ -358,7 +372,7 @@ fn is_missing(error: &MapError) -> bool {
 }
 
 /// aya's error as ours: `E2BIG` is a table without room.
-fn refused(
+pub(super) fn refused(
     operation: &'static str,
     table: Table,
     capacity: u32,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
+use lb_common::table::affinity::AffinityKey;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::FrontendKey;
 
@@ -19,6 +20,9 @@ use super::mmap::{MappedReader, MappedWords};
 pub type FrontendMap = HashMap<MapData, Wire<FrontendKey>, u64>;
 /// `DEVICES` as aya sees it.
 pub type DeviceMap = HashMap<MapData, u32, Wire<DeviceRecord>>;
+
+/// `AFFINITY` as aya sees it.
+pub type AffinityMap = HashMap<MapData, Wire<AffinityKey>, u64>;
 
 /// Why a pinned table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +224,16 @@ pub fn devices(paths: &PinPaths) -> Result<DeviceMap, OpenError> {
     HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Devices,
         path: paths.map(Table::Devices),
+        source,
+    })
+}
+
+/// Opens `AFFINITY`.
+pub fn affinity(paths: &PinPaths) -> Result<AffinityMap, OpenError> {
+    let (data, _) = open(paths, Table::Affinity)?;
+    HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Open {
+        table: Table::Affinity,
+        path: paths.map(Table::Affinity),
         source,
     })
 }

@@ -55,6 +55,13 @@ impl Dataplane for Checked {
     ) -> Result<CutStep, DataplaneError> {
         self.0.cut_flows(from, is_stale)
     }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        self.0.forget_affinity(is_kept)
+    }
 }
 
 type Tested = Reconciler<Flaky<Checked>>;
