@@ -145,9 +145,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn remember_affinity(&self, key: &AffinityKey, value: AffinityValue) {
         // An LRU map finds room but for moments of contention; then the hash chooses once more.
-        maps::AFFINITY
-            .insert(key, value.0, 0)
-            .unwrap_or_default();
+        maps::AFFINITY.insert(key, value.0, 0).unwrap_or_default();
     }
 
     #[inline(always)]

@@ -283,7 +283,10 @@ fn boot(image: &Path, initramfs: &Path) -> Result<Counts> {
         ])
         // A panic reboots at once, which `-no-reboot` makes the end. On a busy machine emulated
         // timers come too late for the check of them.
-        .args(["-append", "console=ttyS0 quiet no_timer_check panic=-1 oops=panic"])
+        .args([
+            "-append",
+            "console=ttyS0 quiet no_timer_check panic=-1 oops=panic",
+        ])
         .arg("-kernel")
         .arg(image)
         .arg("-initrd")

@@ -143,12 +143,7 @@ fn flow<F: Family>(
 }
 
 /// What would become of the packet as the first of its flow.
-fn new_flow<F: Family>(
-    trace: &mut Trace<F>,
-    tables: &impl Tables,
-    now: Seconds,
-    is_first: bool,
-) {
+fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, now: Seconds, is_first: bool) {
     let tuple = trace.tuple;
     let Some(frontend) = lookup::frontend(tables, &tuple) else {
         let (reason, finding) = match lookup::address_kind::<F>(tables, tuple.destination) {
