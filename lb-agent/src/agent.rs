@@ -11,21 +11,29 @@
 pub mod config;
 mod devices;
 mod error;
-mod files;
+mod names;
 mod objects;
+mod outside;
 mod published;
+mod reload;
+#[cfg(test)]
+mod scale;
 mod setup;
+mod source;
+mod timers;
 
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant;
 
 use crate::clock;
+use crate::config::layers::Layers;
+use crate::config::reload::{Effective, Watched};
 use crate::dataplane::attach::Attachments;
-use crate::dataplane::bpffs;
+use crate::dataplane::bpffs::{self, PinPaths};
 use crate::dataplane::load::{self, Loaded, Variant};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
@@ -35,30 +43,41 @@ use crate::lock::Lock;
 use crate::memory;
 use crate::model::event::Event;
 use crate::model::index::Model;
+use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
-use crate::source::directory::{self, DirectoryOptions};
+use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
+use crate::status::SyncSpent;
 use devices::DeviceKeeper;
 pub use error::AgentError;
+use names::NamesKeeper;
 use objects::ModelObjects;
+use outside::OutsideKeeper;
 use published::Published;
+use timers::{now, ticks, until};
 
-/// Batches of events that may wait.
-const QUEUED_BATCHES: usize = 16;
 /// How long tables are written before the loop looks at signals and devices again.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often ids and regions are looked at that nothing needs any more.
 const RECLAIM_INTERVAL: Duration = Duration::from_mins(1);
 /// Time between the beginnings of two passes over the flow tables: one is for all changes in between.
 const CUT_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the debug datapath's log is read: its buffer holds what comes in between.
-const LOG_INTERVAL: Duration = Duration::from_millis(20);
-/// How soon devices are looked at again after a failure.
-const DEVICE_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to end by SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), AgentError> {
+    run_until_told(settings, None)
+}
+
+/// Runs the agent likewise, and takes over what changes in the files the settings came from.
+pub fn run_watched(effective: Effective, watched: Watched) -> Result<(), AgentError> {
+    for warning in &effective.layers.warnings {
+        tracing::warn!("{warning}");
+    }
+    run_until_told(effective.settings, Some((effective.layers, watched)))
+}
+
+fn run_until_told(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     settings.validate()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -67,13 +86,13 @@ pub fn run(settings: Settings) -> Result<(), AgentError> {
             operation: "starting the runtime",
             source,
         })?;
-    let result = runtime.block_on(start(settings));
+    let result = runtime.block_on(start(settings, files));
     // A scan of the source may be under way; nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn start(settings: Settings) -> Result<(), AgentError> {
+async fn start(settings: Settings, files: Option<(Layers, Watched)>) -> Result<(), AgentError> {
     let variant = if settings.debug_datapath {
         Variant::Debug
     } else {
@@ -84,37 +103,27 @@ async fn start(settings: Settings) -> Result<(), AgentError> {
     let _lock = Lock::take(&settings.pin_dir)?;
     let mut tasks = JoinSet::new();
     let mut agent = Agent::new(settings, variant)?;
-    if agent.settings.debug_datapath {
-        forward_log(&mut agent.loaded, &mut tasks)?;
+    let (reload_sender, reloads) = mpsc::channel(1);
+    if let Some((layers, watched)) = files {
+        agent.layers = layers;
+        tasks.spawn(async move {
+            watched.run(reload_sender).await;
+            Ok(())
+        });
     }
-    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
-    let (report_sender, reports) = watch::channel(SourceReport::default());
-    tasks.spawn({
-        let options = DirectoryOptions::new(agent.settings.manifests.clone());
-        async move { Ok(directory::run(options, events, report_sender).await?) }
-    });
-    agent.serve(batches, reports, tasks).await
-}
-
-/// Logs what the debug object writes.
-fn forward_log(
-    loaded: &mut Loaded,
-    tasks: &mut JoinSet<Result<(), AgentError>>,
-) -> Result<(), AgentError> {
-    let mut logger = aya_log::EbpfLogger::init(loaded.ebpf())
-        .map_err(|source| AgentError::DebugLog { source })?;
-    tasks.spawn(async move {
-        let mut ticks = ticks(LOG_INTERVAL);
-        loop {
-            ticks.tick().await;
-            logger.flush();
-        }
-    });
-    Ok(())
+    if agent.settings.debug_datapath {
+        setup::forward_log(&mut agent.loaded, &mut tasks)?;
+    }
+    let (batches, reports) = agent.start_source(&mut tasks)?;
+    agent.serve(batches, reports, reloads, tasks).await
 }
 
 struct Agent {
     settings: Settings,
+    /// The layers that the settings came from, to compare with later ones.
+    layers: Layers,
+    /// Why changed settings were not taken over.
+    config_problem: Option<String>,
     loaded: Loaded,
     reconciler: Reconciler<BpfDataplane>,
     keeper: DeviceKeeper,
@@ -122,7 +131,15 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    outside: OutsideKeeper,
+    /// Why the kernel is not set as the settings ask.
+    kernel_problems: Vec<String>,
+    names: NamesKeeper,
+    /// Processor time that was spent on the model.
+    index_time: Duration,
     reporter: Reporter,
+    /// Where Kubernetes Events go, if there is an API server.
+    events: Option<EventSink>,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -149,6 +166,9 @@ impl Agent {
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
         setup::write_config(&mut dataplane, &settings)?;
+        // Nothing is touched or opened by an agent that cannot run.
+        let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
+        let kernel_problems = setup::write_kernel(&settings);
         let reconciler = Reconciler::start(dataplane)?;
         // The copy of an earlier agent's tables is gone.
         memory::give_back();
@@ -167,13 +187,20 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
+            layers: Layers::default(),
+            config_problem: None,
             loaded,
             reconciler,
             devices: Devices::new(),
             sweeper: Sweeper::default(),
+            index_time: Duration::ZERO,
             published,
+            outside,
+            kernel_problems,
             reporter: Reporter::default(),
+            events: None,
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -190,6 +217,7 @@ impl Agent {
         &mut self,
         mut batches: mpsc::Receiver<Vec<Event>>,
         mut reports: watch::Receiver<SourceReport>,
+        mut reloads: mpsc::Receiver<Result<Effective, String>>,
         mut tasks: JoinSet<Result<(), AgentError>>,
     ) -> Result<(), AgentError> {
         let failed = |source| AgentError::Runtime {
@@ -205,7 +233,7 @@ impl Agent {
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
         loop {
-            let publish_at = self.published.due_at();
+            let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -225,6 +253,8 @@ impl Agent {
                     let report = reports.borrow_and_update().clone();
                     self.take_report(&report);
                 }
+                () = self.outside.reports_changed() => self.published.status_changed(),
+                Some(result) = reloads.recv() => self.take_config(result),
                 () = until(self.retry_at) => self.work(),
                 () = tokio::task::yield_now(), if self.has_work && self.retry_at.is_none() => {
                     self.work();
@@ -233,7 +263,18 @@ impl Agent {
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
                 () = until(publish_at) => self.publish()?,
+                written = self.names.written() => {
+                    if written? {
+                        self.published.named(self.spent());
+                    }
+                }
+                () = until(names_at) => {
+                    self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
+                }
             }
+        }
+        if self.names.finish().await? {
+            self.published.named(self.spent());
         }
         self.publish()?;
         tracing::info!("ending; the datapath stays in place");
@@ -242,13 +283,21 @@ impl Agent {
 
     fn take_in(&mut self, batch: Vec<Event>) {
         self.published.objects_changed();
+        self.outside.arrived(&batch);
+        self.names.changed();
+        let begin = clock::thread_time();
         let changed = self.model.apply_all(batch);
+        self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
+            self.outside.changed(&name);
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
-        if changed.node {
+        if changed.node || changed.cidrs {
             self.reconciler.all_changed(&objects);
+        }
+        if changed.node {
+            self.outside.node_changed(&self.model);
             self.devices_at = Some(now());
         }
         if changed.cidrs {
@@ -264,11 +313,27 @@ impl Agent {
         self.has_work = true;
     }
 
+    fn spent(&self) -> SyncSpent {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let reconcile = self.reconciler.spent();
+        SyncSpent {
+            index_micros: micros(self.index_time),
+            plan_micros: micros(reconcile.plan),
+            write_micros: micros(reconcile.write),
+            names_micros: micros(self.names.spent()),
+        }
+    }
+
     fn take_report(&mut self, report: &SourceReport) {
         for problem in self.reporter.fresh(report) {
             tracing::warn!("{problem}");
         }
-        self.published.source_problems = report.problems.iter().map(ToString::to_string).collect();
+        let api = report.api.iter().flat_map(|api| &api.problems);
+        self.published.source_problems = api
+            .map(ToString::to_string)
+            .chain(report.problems.iter().map(ToString::to_string))
+            .collect();
+        self.published.set_api(report.api.as_ref());
         self.published.status_changed();
     }
 
@@ -296,18 +361,23 @@ impl Agent {
         let objects = ModelObjects(&self.model);
         let start = clock::instant();
         self.retry_at = None;
-        loop {
+        let result = loop {
             match self.reconciler.step(&objects) {
                 Ok(true) if start.elapsed() < SLICE => {}
-                Ok(true) => return,
-                Ok(false) => break,
-                Err(error) => return self.postpone(&error),
+                result => break result,
             }
+        };
+        self.outside.worked(start.elapsed());
+        match result {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => return self.postpone(&error),
         }
         self.has_work = false;
         self.failures = 0;
         self.write_problem = None;
         if self.reconciler.is_synced() {
+            self.published.synced(clock::unix_seconds());
             if !self.has_synced {
                 self.has_synced = true;
                 tracing::info!(
@@ -318,7 +388,9 @@ impl Agent {
                 self.keep_devices();
                 memory::give_back();
             }
-            self.published.synced(clock::unix_seconds());
+            self.outside
+                .synced(&self.model, &self.settings, &self.devices);
+            self.names.synced();
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
             self.cut_at = Some(self.next_pass_at);
@@ -347,6 +419,7 @@ impl Agent {
         let problem = error.to_string();
         if self.write_problem.as_ref() != Some(&problem) {
             tracing::warn!(retry_after = ?delay, "{problem}");
+            self.note("TablesNotWritten", &problem);
         }
         self.write_problem = Some(problem);
         self.has_work = true;
@@ -354,54 +427,19 @@ impl Agent {
         self.published.status_changed();
     }
 
-    async fn read_devices(&mut self, watcher: &Watcher) {
-        self.devices_at = None;
-        match watcher.read().await {
-            Ok(devices) => {
-                self.devices = devices;
-                self.keep_devices();
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                self.devices_at = Some(now() + DEVICE_RETRY);
-            }
-        }
-    }
-
-    fn keep_devices(&mut self) {
-        if !self.has_synced {
-            return;
-        }
-        let node = ModelObjects(&self.model).node_view();
-        let is_done = self.keeper.keep(
-            &mut self.loaded,
-            self.reconciler.dataplane_mut(),
-            &self.devices,
-            node.addresses,
-        );
-        if !is_done {
-            self.devices_at = Some(now() + DEVICE_RETRY);
-        }
-        self.published.status_changed();
-    }
-
-    fn sweep(&mut self) {
-        let flows = self.reconciler.dataplane().flows();
-        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
-            tracing::debug!(?walk, "looked through the flow tables");
-        }
-    }
-
     fn reclaim(&mut self) {
         match self.reconciler.sweep() {
-            Ok(()) => self.has_work = true,
+            Ok(()) => {
+                self.has_work = true;
+                self.names.changed();
+            }
             Err(error) => self.postpone(&error),
         }
     }
 
     fn publish(&mut self) -> Result<(), AgentError> {
-        let objects = ModelObjects(&self.model);
         let mut problems = self.published.source_problems.clone();
+        problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
         problems.extend(
             self.reconciler
@@ -411,32 +449,18 @@ impl Agent {
                 .map(|(name, report)| format!("{name}: {report}")),
         );
         problems.extend(self.keeper.problems().cloned());
+        problems.extend(self.kernel_problems.iter().cloned());
+        problems.extend(self.outside.reports().into_values());
         let pending = u64::from(self.write_problem.is_some())
             + u64::try_from(self.reconciler.parked().count()).unwrap_or(u64::MAX);
-        self.published.write(
+        self.outside.published(
             self.reconciler.planner(),
-            objects,
-            self.is_listed,
+            &self.settings.sizes,
+            self.model.services().len(),
+            self.keeper.devices(),
             pending,
-            problems,
-        )
-    }
-}
-
-fn now() -> Instant {
-    Instant::from_std(clock::instant())
-}
-
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Returns at `deadline`; never where there is none.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+            problems.len(),
+        );
+        self.published.write(pending, problems)
     }
 }

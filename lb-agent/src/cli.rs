@@ -7,7 +7,7 @@ pub mod args;
 mod backend;
 mod cleanup;
 mod completions;
-pub mod config;
+mod config;
 mod conntrack;
 pub mod error;
 pub mod explain;
@@ -15,6 +15,7 @@ pub mod explain;
 mod golden;
 pub mod inputs;
 mod interface;
+mod list;
 mod maglev;
 mod maps;
 mod output;
@@ -22,6 +23,7 @@ mod pins;
 pub mod render;
 mod run;
 mod service;
+mod settings;
 mod status;
 mod version;
 pub mod view;
@@ -30,7 +32,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use args::Places;
 use error::{CliError, Exit};
@@ -88,6 +90,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Remove programs, links and maps of this pin directory
     Cleanup(cleanup::CleanupArgs),
+    /// Show and check settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Show versions
     Version(version::VersionArgs),
     /// Print a shell's completions
@@ -98,8 +103,8 @@ enum Command {
 
 /// Runs the command that `arguments` name, the program's own name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match parse(arguments) {
-        Ok(cli) => cli,
+    let (cli, matches) = match parse(arguments) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // There is nowhere left to report that the help could not be printed.
             drop(error.print());
@@ -110,7 +115,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    match dispatch(cli) {
+    match dispatch(cli, innermost(&matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
@@ -121,10 +126,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), clap::Error> {
     let mut command = command();
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, matches))
+}
+
+/// The matches of the subcommand itself, which tell where its values came from.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    matches
+        .subcommand()
+        .map_or(matches, |(_, inner)| innermost(inner))
 }
 
 /// The whole command line, with examples first in every help.
@@ -137,10 +150,10 @@ pub fn command() -> clap::Command {
     prepare(Cli::command()).after_long_help(format!("{EXAMPLES}\n\n{EXIT_CODES}"))
 }
 
-fn dispatch(cli: Cli) -> Result<(), CliError> {
+fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), CliError> {
     let places = &cli.places;
     match cli.command {
-        Command::Run(args) => run::run(&args, places),
+        Command::Run(args) => run::run(&args, places, matches),
         Command::Status(args) => status::run(&args, places),
         Command::Service(command) => service::run(&command, places),
         Command::Backend(command) => backend::run(&command, places),
@@ -150,6 +163,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Maps(args) => maps::run(&args, places),
         Command::Explain(args) => explain::run(&args, places),
         Command::Cleanup(args) => cleanup::run(&args, places),
+        Command::Config(command) => config::run(&command, places, matches),
         Command::Version(args) => version::run(&args, places),
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => completions::man(&args),

@@ -11,13 +11,17 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
 pub mod interfaces;
 pub mod lock;
 pub mod memory;
 pub mod model;
+pub mod outside;
 pub mod plan;
 pub mod reconcile;
 pub mod settings;
 pub mod source;
+mod state_file;
 pub mod status;
+pub mod sysctl;

@@ -26,22 +26,31 @@ use std::net::IpAddr;
 use crate::model::endpoint::EndpointSlice;
 use crate::model::service::Service;
 
+pub mod addresses;
 pub mod arena;
+pub mod clients;
 pub mod departed;
+pub mod desired;
 mod diff;
 pub mod endpoints;
 pub mod expand;
 mod filters;
 mod frontends;
+pub mod health;
 pub mod ids;
+pub mod latency;
 pub mod names;
+pub mod node_ports;
+pub mod outlook;
 pub mod planner;
 pub mod region;
 pub mod report;
 mod restore;
 pub mod snapshot;
+pub mod source_ranges;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod usage;
 
 pub(crate) use filters::{backend_bit, service_bit};
 
@@ -70,6 +79,16 @@ pub struct NodeView<'a> {
     pub name: &'a str,
     /// Its zone.
     pub zone: Option<&'a str>,
-    /// Its addresses, the primary one of each family first.
+    /// The addresses of the Node object, the primary one of each family first.
     pub addresses: &'a [IpAddr],
+    /// The cluster's service networks: network address and prefix length.
+    pub service_cidrs: &'a [(IpAddr, u8)],
+}
+
+impl NodeView<'_> {
+    /// The first address of a family; none where the Node is not known yet.
+    pub fn primary(&self, is_v6: bool) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| address.is_ipv6() == is_v6)
+    }
 }

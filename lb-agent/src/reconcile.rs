@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lb_common::table::frontend::FrontendKey;
 
+use crate::clock;
 use crate::dataplane::{Dataplane, DataplaneError, FlowCursor, Write};
 use crate::model::name::ObjectName;
 use crate::plan::planner::Planner;
@@ -61,6 +62,16 @@ pub struct Reconciler<D> {
     has_compared: bool,
     pass: Option<Pass>,
     applied: u64,
+    spent: Spent,
+}
+
+/// Processor time of the thread that reconciles.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Spent {
+    /// Planning.
+    pub plan: Duration,
+    /// Writing to the tables.
+    pub write: Duration,
 }
 
 /// A pass over the flow tables.
@@ -89,6 +100,7 @@ impl<D: Dataplane> Reconciler<D> {
             has_compared: false,
             pass: None,
             applied: 0,
+            spent: Spent::default(),
         })
     }
 
@@ -107,9 +119,22 @@ impl<D: Dataplane> Reconciler<D> {
         &mut self.dataplane
     }
 
+    /// Services that are not what they were when this was last asked, and are planned: of one that
+    /// is to be planned again it is said afterwards.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        let mut touched = self.planner.take_touched();
+        touched.retain(|name| !self.dirty.contains(name));
+        touched
+    }
+
     /// How many writes have been applied.
     pub const fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Processor time taken so far.
+    pub const fn spent(&self) -> Spent {
+        self.spent
     }
 
     /// Whether the tables hold what the objects said when they were last looked at.
@@ -271,11 +296,13 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn plan(&mut self, name: &ObjectName, objects: &impl Objects) {
+        let begin = clock::thread_time();
         let writes = match objects.view(name) {
             Some(view) => self.planner.plan_service(&view, &objects.node()),
             None => self.planner.remove_service(name),
         };
         self.queue.extend(writes);
+        self.spent.plan += clock::thread_time().saturating_sub(begin);
     }
 
     fn is_short_of(&self, name: &ObjectName) -> bool {
@@ -283,6 +310,16 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     fn flush(&mut self) -> Result<(), DataplaneError> {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        let begin = clock::thread_time();
+        let result = self.apply_queued();
+        self.spent.write += clock::thread_time().saturating_sub(begin);
+        result
+    }
+
+    fn apply_queued(&mut self) -> Result<(), DataplaneError> {
         while let Some(write) = self.queue.front() {
             match self.dataplane.apply(write) {
                 Ok(()) => self.unpark(),

@@ -1,5 +1,6 @@
 //! The settings of an agent, checked once: what is here can be used without asking again.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,15 @@ use lb_common::id::MAX_INDEX;
 use lb_common::table::config::MAX_CIDRS;
 
 use crate::dataplane::layout::Table;
+use client::ApiClient;
+use conntrack::KernelConntrack;
+use outside::Outside;
+use services::ServiceRules;
+
+pub mod client;
+pub mod conntrack;
+pub mod outside;
+pub mod services;
 
 /// Where the pins are unless a flag says otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/steerage";
@@ -15,12 +25,12 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/steerage";
 pub const DEFAULT_STATE_DIR: &str = "/run/steerage";
 
 /// Everything an agent is told when it starts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `metadata.name` of this Node.
     pub node_name: String,
-    /// The directory of manifests, `--source dir:PATH`.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: SourceSettings,
     /// Directory on a bpffs under which maps and links are pinned.
     pub pin_dir: PathBuf,
     /// Directory of the snapshots for the command line.
@@ -39,14 +49,32 @@ pub struct Settings {
     pub timeouts: Vec<Option<Duration>>,
     /// Whether the object that logs flow decisions is loaded.
     pub debug_datapath: bool,
+    /// Servers for health and metrics.
+    pub outside: Outside,
+    /// What the kernel's own connection tracking is set to; nothing unless told.
+    pub conntrack: KernelConntrack,
+    /// Where the kernel's settings are, normally `/proc/sys`.
+    pub proc_sys: PathBuf,
+    /// `oom_score_adj` of the agent's process; `None` leaves it as it is.
+    pub oom_score_adj: Option<i32>,
+    /// How services are served.
+    pub services: ServiceRules,
+    /// How the API server is asked.
+    pub client: ApiClient,
 }
 
 impl Settings {
-    /// Settings with every default, checked by [`Self::validate`] later.
+    /// Settings with every default and a directory of manifests as source, checked by
+    /// [`Self::validate`] later.
     pub fn new(node_name: String, manifests: PathBuf) -> Self {
+        Self::with_source(node_name, SourceSettings::Directory(manifests))
+    }
+
+    /// Settings with every default but the source.
+    pub fn with_source(node_name: String, source: SourceSettings) -> Self {
         Self {
             node_name,
-            manifests,
+            source,
             pin_dir: DEFAULT_PIN_DIR.into(),
             state_dir: DEFAULT_STATE_DIR.into(),
             sizes: Sizes::default(),
@@ -55,6 +83,12 @@ impl Settings {
             attachment: AttachmentMode::default(),
             timeouts: Vec::new(),
             debug_datapath: false,
+            outside: Outside::default(),
+            conntrack: KernelConntrack::default(),
+            proc_sys: "/proc/sys".into(),
+            oom_score_adj: None,
+            services: ServiceRules::default(),
+            client: ApiClient::default(),
         }
     }
 
@@ -84,7 +118,73 @@ impl Settings {
                 return Err(SettingsError::PrefixLength { network, length });
             }
         }
+        if let SourceSettings::Kubernetes(api) = &self.source {
+            api.validate()?;
+        }
         self.sizes.validate()
+    }
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SourceSettings {
+    /// A directory of manifests, `--source dir:PATH`.
+    Directory(PathBuf),
+    /// An API server, `--source kubernetes`.
+    Kubernetes(ApiSettings),
+}
+
+impl fmt::Display for SourceSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(formatter, "dir:{}", path.display()),
+            Self::Kubernetes(_) => formatter.write_str("kubernetes"),
+        }
+    }
+}
+
+/// Where a pod finds its service account's token and certificate authority.
+pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How the API server is found, and who we are to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ApiSettings {
+    /// `--api-server`: asked in this order, before any other.
+    pub servers: Vec<String>,
+    /// `--kubeconfig` or `KUBECONFIG`, merged in this order; empty for the service account.
+    pub kubeconfigs: Vec<PathBuf>,
+    /// Directory of `token` and `ca.crt`, used without a kubeconfig.
+    pub service_account: PathBuf,
+    /// What `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` name, which often is the
+    /// Service address: asked last, and not with a kubeconfig.
+    pub environment: Option<String>,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            kubeconfigs: Vec::new(),
+            service_account: SERVICE_ACCOUNT_DIR.into(),
+            environment: None,
+        }
+    }
+}
+
+impl ApiSettings {
+    fn validate(&self) -> Result<(), SettingsError> {
+        for server in self.servers.iter().chain(&self.environment) {
+            let url = server.parse::<http::Uri>().ok();
+            let is_url = url.is_some_and(|url| {
+                matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
+            });
+            if !is_url {
+                return Err(SettingsError::ApiServer {
+                    server: server.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -140,8 +240,8 @@ impl Default for Sizes {
         Self {
             frontends: 65_536,
             services: 32_768,
-            arena_words: 6_291_456,
-            backends: 262_144,
+            arena_words: 5_767_168,
+            backends: 229_376,
             flow_buckets_v4: 65_536,
             flow_buckets_v6: 16_384,
             fragments: 8_192,
@@ -215,6 +315,12 @@ pub enum SettingsError {
     RelativePath {
         /// What was given.
         path: PathBuf,
+    },
+    /// The operator must correct the address.
+    #[error("{server:?} is not the address of an API server: write it as https://10.0.0.1:6443")]
+    ApiServer {
+        /// What was given.
+        server: String,
     },
     /// The operator must choose another size.
     #[error(
@@ -317,6 +423,28 @@ mod tests {
             wrong.validate(),
             Err(SettingsError::TooManyCidrs { count: 9 })
         );
+    }
+
+    #[test]
+    fn api_servers_are_urls() {
+        for (server, is_right) in [
+            ("https://10.0.0.1:6443", true),
+            ("https://[fd00::1]:6443", true),
+            ("http://127.0.0.1:8001", true),
+            ("https://api.example.com/clusters/one", true),
+            ("10.0.0.1:6443", false),
+            ("api", false),
+            ("ftp://10.0.0.1", false),
+            ("", false),
+        ] {
+            let api = ApiSettings {
+                servers: vec![server.into()],
+                ..ApiSettings::default()
+            };
+            let source = SourceSettings::Kubernetes(api);
+            let result = Settings::with_source("n1".into(), source).validate();
+            assert_eq!(result.is_ok(), is_right, "{server}: {result:?}");
+        }
     }
 
     #[test]

@@ -6,4 +6,5 @@
 pub mod convert;
 pub mod directory;
 pub mod intern;
+pub mod kubernetes;
 pub mod report;

@@ -39,12 +39,42 @@ pub struct AgentStatus {
     /// said it.
     #[serde(default)]
     pub last_sync_micros: Option<u64>,
-    /// Where objects come from, such as `dir:/etc/steerage/manifests`.
+    /// What the first sync took of the processor.
+    #[serde(default)]
+    pub first_sync_spent: Option<SyncSpent>,
+    /// Where objects come from: `kubernetes`, or such as `dir:/etc/steerage/manifests`.
     pub source: String,
+    /// How the API server is; `None` where it is not the source.
+    #[serde(default)]
+    pub api: Option<ApiStatus>,
     /// Writes that failed and are tried again.
     pub pending_writes: u64,
     /// What is wrong now, one line each: broken files, failed writes, devices without programs.
     pub problems: Vec<String>,
+}
+
+/// How the API server is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ApiStatus {
+    /// The server that is asked, such as `https://10.0.0.1:6443`.
+    pub server: String,
+    /// When an object last came from it.
+    pub last_event_at: Option<u64>,
+    /// When it last sent all Services and `EndpointSlices`.
+    pub last_list_at: Option<u64>,
+}
+
+/// Processor time of a sync by its steps, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SyncSpent {
+    /// Joining Services with their slices.
+    pub index_micros: u64,
+    /// Planning.
+    pub plan_micros: u64,
+    /// Writing to the tables.
+    pub write_micros: u64,
+    /// Writing the names of what the tables hold, beside the loop.
+    pub names_micros: u64,
 }
 
 impl AgentStatus {

@@ -60,7 +60,17 @@ fn wrong_usage_exits_with_2() {
     fails(&["service", "get", "web"], 2, "NAMESPACE/NAME");
     fails(&["explain", "10.0.0.1"], 2, "<DST>");
     fails(&["service", "list", "--watch=1ms"], 2, "100ms");
-    fails(&["run", "--source", "kube"], 2, "dir:PATH");
+    fails(&["run", "--source", "kube"], 2, "kubernetes or dir:PATH");
+    fails(
+        &["run", "--source", "dir:x", "--kubeconfig", "y"],
+        2,
+        "--source kubernetes",
+    );
+    fails(
+        &["run", "--api-server", "10.0.0.1:6443"],
+        2,
+        "https://10.0.0.1:6443",
+    );
     fails(&["conntrack", "flush", "--all"], 2, "--yes");
     fails(&["conntrack", "flush"], 2, "--all --yes");
     fails(&["service", "list", "-n", "a", "-A"], 2, "cannot be used");

@@ -12,8 +12,10 @@ pub mod device;
 pub mod filter;
 pub mod fragment;
 pub mod frontend;
+pub mod node_address;
 pub mod region;
 pub mod service;
+pub mod source_range;
 
 /// Version of all layouts together: part of the pin directory's path. Raised by any change that an
 /// older program or agent would misread.

@@ -3,7 +3,7 @@
 //! Everything an agent owns outside its namespace (pins, state, log) is named after the lab, so two
 //! runs on one machine cannot meet, and [`Cluster::finish`] can ask whether anything is left.
 
-use std::{path::Path, thread};
+use std::{fs, path::Path, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::mount::{MsFlags, mount};
@@ -63,6 +63,19 @@ impl Cluster {
             lab,
             directory,
         })
+    }
+
+    /// Gives the agents, which have yet to be started, these `sizes` of tables, in YAML.
+    pub fn set_sizes(&mut self, sizes: &str) -> Result<()> {
+        let path = self.directory.path().join("config.yaml");
+        let text = format!(
+            "apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\nsizes: {sizes}\n"
+        );
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        for agent in &mut self.agents {
+            agent.config = Some(path.clone());
+        }
+        Ok(())
     }
 
     /// Starts the agents that do not run and waits until each has done its first sync.
@@ -164,7 +177,7 @@ impl Drop for Cluster {
 
 /// Mounts the BPF file system where nobody has yet. It stays: it is the machine's, not the lab's.
 pub fn mount_bpf_fs() -> Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
     let is_mounted = mounts
         .lines()
         .any(|line| line.split(' ').nth(1) == Some(BPF_FS));

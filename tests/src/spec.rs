@@ -6,6 +6,7 @@
 //! -- web.yaml --       writes this file into the agent's source directory
 //! -- remove web.yaml --
 //! -- maps --           brings the tables to what the files say; they must then be this
+//! -- plan --           what they should be, with what is kept out of the kernel, must be this
 //! ```
 //!
 //! Every file is gone in the end, and the tables must be empty then. All of it runs with the
@@ -17,6 +18,7 @@
 //! `UPDATE=1 cargo test -p lb-tests --test scenario_files` rewrites the `maps` sections.
 
 mod dump;
+mod plan;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +29,7 @@ use lb_agent::dataplane::memory::{Flaky, Memory};
 use lb_agent::dataplane::{Actual, Capacity, Dataplane as _, DataplaneError};
 use lb_agent::model::index::Model;
 use lb_agent::model::name::ObjectName;
+use lb_agent::plan::desired::Desired;
 use lb_agent::plan::{NodeView, ServiceView};
 use lb_agent::reconcile::{Objects, Reconciler};
 use lb_agent::source::directory::Reading;
@@ -51,6 +54,7 @@ enum Step {
     Write { name: String, text: String },
     Remove { name: String },
     Maps { expected: String },
+    Plan { expected: String },
 }
 
 /// How a scenario is run.
@@ -66,7 +70,9 @@ pub fn check(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let (prose, steps) = parse(&text)?;
     ensure!(
-        steps.iter().any(|step| matches!(step, Step::Maps { .. })),
+        steps
+            .iter()
+            .any(|step| matches!(step, Step::Maps { .. } | Step::Plan { .. })),
         "the scenario expects nothing"
     );
     if std::env::var_os("UPDATE").is_some() {
@@ -102,6 +108,9 @@ fn parse(text: &str) -> Result<(String, Vec<Step>)> {
                 None if title == "maps" => Step::Maps {
                     expected: String::new(),
                 },
+                None if title == "plan" => Step::Plan {
+                    expected: String::new(),
+                },
                 None => Step::Write {
                     name: title.into(),
                     text: String::new(),
@@ -112,7 +121,7 @@ fn parse(text: &str) -> Result<(String, Vec<Step>)> {
         match steps.last_mut() {
             None => prose += line,
             Some(Step::Write { text, .. }) => *text += line,
-            Some(Step::Maps { expected }) => *expected += line,
+            Some(Step::Maps { expected } | Step::Plan { expected }) => *expected += line,
             Some(Step::Remove { .. }) if line.trim().is_empty() => {}
             Some(Step::Remove { name }) => bail!("{line:?} after the removal of {name}"),
         }
@@ -149,15 +158,24 @@ impl Run {
     fn follow(mut self, steps: &[Step]) -> Result<Vec<String>> {
         let mut meanings = Vec::new();
         for (number, step) in (1..).zip(steps) {
-            if let Step::Maps { expected } = step {
-                let maps = self.maps().with_context(|| format!("section {number}"))?;
-                meanings.push(dump::meaning(&self.actual()?));
-                ensure!(
-                    maps == *expected || self.manner == Manner::Restarting,
-                    "section {number}: the maps hold\n{maps}\nnot\n{expected}"
-                );
-            } else {
-                self.change(step)?;
+            let section = || format!("section {number}");
+            match step {
+                Step::Maps { expected } => {
+                    let maps = self.maps().with_context(section)?;
+                    meanings.push(dump::meaning(&self.actual()?));
+                    ensure!(
+                        maps == *expected || self.manner == Manner::Restarting,
+                        "section {number}: the maps hold\n{maps}\nnot\n{expected}"
+                    );
+                }
+                Step::Plan { expected } => {
+                    let plan = self.plan().with_context(section)?;
+                    ensure!(
+                        plan == *expected,
+                        "section {number}: the plan is\n{plan}\nnot\n{expected}"
+                    );
+                }
+                Step::Write { .. } | Step::Remove { .. } => self.change(step)?,
             }
         }
         self.end()?;
@@ -177,6 +195,10 @@ impl Run {
                 Step::Remove { name } => text += &title(&format!("remove {name}")),
                 Step::Maps { .. } => {
                     text += &[title("maps"), self.maps()?].concat();
+                    continue;
+                }
+                Step::Plan { .. } => {
+                    text += &[title("plan"), self.plan()?].concat();
                     continue;
                 }
             }
@@ -199,12 +221,12 @@ impl Run {
             Step::Remove { name } => {
                 fs::remove_file(self.path(name)).with_context(|| format!("remove {name}"))
             }
-            Step::Maps { .. } => Ok(()),
+            Step::Maps { .. } | Step::Plan { .. } => Ok(()),
         }
     }
 
-    /// Brings the tables to what the files say, and says what they hold.
-    fn maps(&mut self) -> Result<String> {
+    /// Brings the tables to what the files say.
+    fn sync(&mut self) -> Result<()> {
         if self.manner == Manner::Restarting {
             let memory = self.reconciler.dataplane().inner.clone();
             self.reconciler = start(memory, self.manner)?;
@@ -221,7 +243,7 @@ impl Run {
         for name in changed.services {
             self.reconciler.changed(name);
         }
-        if changed.node {
+        if changed.node || changed.cidrs {
             self.reconciler.all_changed(&objects);
         }
         if !was_ready {
@@ -231,7 +253,22 @@ impl Run {
         until_done(|| self.reconciler.run(&objects))?;
         ensure!(self.reconciler.is_synced(), "something was left to do");
         let memory = &self.reconciler.dataplane().inner;
-        memory.check().context("the tables contradict each other")?;
+        memory.check().context("the tables contradict each other")
+    }
+
+    /// Brings the tables to what the files say, and says what they should hold.
+    fn plan(&mut self) -> Result<String> {
+        self.sync()?;
+        let objects = Held(&self.model);
+        let names = objects.names();
+        let views = names.iter().filter_map(|name| objects.view(name));
+        let desired = Desired::of(views, &objects.node());
+        Ok(plan::dump(&desired, &objects.node()))
+    }
+
+    /// Brings the tables to what the files say, and says what they hold.
+    fn maps(&mut self) -> Result<String> {
+        self.sync()?;
         let mut text = dump::dump(&self.actual()?);
         let reports = self.reconciler.planner().reports();
         let reports = reports
@@ -302,6 +339,7 @@ impl Objects for Held<'_> {
             name: NODE,
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            service_cidrs: self.0.service_cidrs(),
         }
     }
 }

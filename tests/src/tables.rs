@@ -301,6 +301,11 @@ impl MemoryTables {
         id
     }
 
+    /// Whether the world has this backend.
+    pub fn has_backend(&self, address: SocketAddr, protocol: Protocol) -> bool {
+        self.ids.contains_key(&(address, protocol.number()))
+    }
+
     /// Sets what is known of a backend.
     ///
     /// # Panics

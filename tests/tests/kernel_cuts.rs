@@ -1,6 +1,6 @@
 //! Frames that end too early, in every situation a packet can be in, and frames with tags and
-//! fragments where an answer or a reply is concerned; each through the kernel's programs, if
-//! test-run takes a frame of that length, and through the host's decision, which takes any.
+//! fragments where an answer or a reply is concerned; each through the kernel's programs and the
+//! host's decision, and those too short for test-run through the latter.
 
 #![expect(
     clippy::tests_outside_test_module,
@@ -13,10 +13,11 @@
 
 use std::collections::BTreeSet;
 
+use lb_agent::clock::flow_seconds;
 use lb_common::flow::{Hook, Protocol};
 use lb_common::verdict::Reason;
 use lb_tests::given::{self, Flow, Place, answer, came, each, first, plain, states};
-use lb_tests::host::Code;
+use lb_tests::host::{self, Code};
 use lb_tests::packets::diff::assert_same;
 use lb_tests::packets::{self, PacketBuilder};
 use lb_tests::prog::Bench;
@@ -116,8 +117,17 @@ fn a_packet_cut_anywhere_goes_on_untouched_and_changes_nothing() {
                 let outcome = bench.send(hook, &frame);
                 assert_eq!(outcome.ended.code, Code::Next, "{what}");
             }
-            for length in 0..frame.len() {
-                let (outcome, _) = bench.send_if_taken(hook, &frame[..length]);
+            let least = if place.is_v6() { 54 } else { 34 };
+            let before = host::flows(&bench.host);
+            for length in 0..least {
+                let cut = &frame[..length];
+                let ended = host::run(&bench.host, hook, cut, flow_seconds());
+                assert_eq!(ended.code, Code::Next, "{what}, {length} bytes");
+                assert_same(cut, &ended.frame);
+            }
+            assert_eq!(host::flows(&bench.host), before, "{what}");
+            for length in least..frame.len() {
+                let outcome = bench.send(hook, &frame[..length]);
                 let ended = (outcome.ended.code, outcome.ended.reason);
                 let is_left = ended == (Code::Next, Reason::Malformed)
                     || ended == (Code::Next, Reason::NotIp);

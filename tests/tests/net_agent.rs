@@ -14,15 +14,20 @@ use std::process::{Child, Command};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use aya::maps::MapError;
 use lb_agent::agent::{self, AgentError};
+use lb_agent::dataplane::bpf::Wire;
 use lb_agent::dataplane::bpffs::PinPaths;
 use lb_agent::dataplane::clsact;
 use lb_agent::dataplane::flows::FlowTables;
 use lb_agent::dataplane::layout::Table;
 use lb_agent::dataplane::load::LoadError;
 use lb_agent::dataplane::maps::BpfDataplane;
+use lb_agent::dataplane::mmap::Access;
+use lb_agent::dataplane::readback::TableReader;
 use lb_agent::dataplane::sweep::Sweeper;
 use lb_agent::dataplane::syscall::{self, GracePeriod};
+use lb_agent::dataplane::tables as pinned;
 use lb_agent::dataplane::{Actual, Dataplane as _, DataplaneError, InUse, Write};
 use lb_agent::lock::LockError;
 use lb_agent::settings::{AttachmentMode, Settings};
@@ -188,10 +193,8 @@ impl Machine {
     }
 
     fn tables(&self) -> Actual {
-        BpfDataplane::open(&self.pins())
-            .unwrap()
-            .read_all()
-            .unwrap()
+        let reader = TableReader::open(&self.pins()).unwrap();
+        reader.read_all().unwrap()
     }
 }
 
@@ -382,6 +385,14 @@ fn an_agent_programs_attaches_outlives_itself_and_is_taken_over() {
     let agent = machine.start(machine.settings());
     assert_eq!(link_id(&ingress), link);
     assert_eq!(machine.tables(), tables);
+
+    // What the commands open cannot be written.
+    let mut opened = pinned::frontends(&machine.pins(), Access::Read).unwrap();
+    let MapError::SyscallError(refused) = opened.insert(Wire(key), value.0, 0).unwrap_err() else {
+        panic!("the kernel was not asked");
+    };
+    let kind = refused.io_error.kind();
+    assert_eq!(kind, std::io::ErrorKind::PermissionDenied);
 
     // A map that is full leaves what it has.
     let mut dataplane = BpfDataplane::open(&machine.pins()).unwrap();

@@ -2,15 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lb_common::table::device::DeviceRecord;
 
+use super::Agent;
+use super::objects::ModelObjects;
+use super::timers::now;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
-use crate::interfaces::{Devices, Role, classify};
+use crate::interfaces::{Devices, Role, Watcher, classify};
 use crate::settings::InterfaceOverrides;
+
+/// How soon devices are looked at again after a failure.
+const DEVICE_RETRY: Duration = Duration::from_secs(1);
 
 /// The programs' places.
 #[derive(Debug)]
@@ -40,6 +47,16 @@ impl DeviceKeeper {
             records: BTreeMap::new(),
             problems: BTreeMap::new(),
         }
+    }
+
+    /// Takes over other rules; they apply at the next [`Self::keep`].
+    pub(super) fn set_overrides(&mut self, overrides: InterfaceOverrides) {
+        self.overrides = overrides;
+    }
+
+    /// How many devices have programs.
+    pub(super) fn devices(&self) -> usize {
+        self.attachments.devices().count()
     }
 
     /// One line for each device whose programs are not as they should be.
@@ -127,5 +144,42 @@ impl DeviceKeeper {
         dataplane.remove_device(index)?;
         self.records.remove(&index);
         Ok(())
+    }
+}
+
+impl Agent {
+    /// Reads what devices there are.
+    pub(super) async fn read_devices(&mut self, watcher: &Watcher) {
+        self.devices_at = None;
+        match watcher.read().await {
+            Ok(devices) => {
+                self.devices = devices;
+                self.keep_devices();
+                self.outside
+                    .show_node_ports(&self.model, &self.settings, &self.devices);
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                self.devices_at = Some(now() + DEVICE_RETRY);
+            }
+        }
+    }
+
+    /// Attaches and detaches, once the tables are complete.
+    pub(super) fn keep_devices(&mut self) {
+        if !self.has_synced {
+            return;
+        }
+        let node = ModelObjects(&self.model).node_view();
+        let is_done = self.keeper.keep(
+            &mut self.loaded,
+            self.reconciler.dataplane_mut(),
+            &self.devices,
+            node.addresses,
+        );
+        if !is_done {
+            self.devices_at = Some(now() + DEVICE_RETRY);
+        }
+        self.published.status_changed();
     }
 }

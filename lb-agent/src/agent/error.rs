@@ -10,8 +10,10 @@ use crate::dataplane::load::LoadError;
 use crate::dataplane::maps::TablesError;
 use crate::interfaces::InterfaceError;
 use crate::lock::LockError;
+use crate::outside::OutsideError;
 use crate::settings::SettingsError;
 use crate::source::directory::DirectoryError;
+use crate::source::kubernetes::access::AccessError;
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,9 @@ pub enum AgentError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] DirectoryError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operator must make the directory writable.
     #[error("writing {}: {source}", path.display())]
     State {
@@ -68,6 +73,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The servers for health and metrics could not start.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
     /// A task ended that should not: a bug.
     #[error("the task that reads the source ended")]
     SourceEnded,

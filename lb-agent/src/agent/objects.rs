@@ -18,17 +18,8 @@ impl<'a> ModelObjects<'a> {
             name: model.node_name(),
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            service_cidrs: model.service_cidrs(),
         }
-    }
-
-    /// Every Service with its slices.
-    pub(super) fn views(self) -> impl Iterator<Item = ServiceView<'a>> + Clone {
-        let Self(model) = self;
-        let names: Vec<&ObjectName> = model.services().map(|service| &service.name).collect();
-        names.into_iter().filter_map(move |name| {
-            let service = model.service(name)?;
-            Some(ServiceView::new(service, model.slices(name)))
-        })
     }
 }
 

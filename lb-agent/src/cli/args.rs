@@ -138,8 +138,8 @@ impl FromStr for ServiceReference {
             {
                 Ok(Self {
                     service: ObjectName {
-                        namespace: namespace.to_owned(),
-                        name: name.to_owned(),
+                        namespace: namespace.into(),
+                        name: name.into(),
                     },
                     port: port.map(str::to_owned),
                 })

@@ -5,10 +5,11 @@ use clap::{Args, Subcommand};
 use super::args::{NamespaceFilter, Output, Places, Watch};
 use super::error::CliError;
 use super::inputs::Reader as _;
-use super::output::{Printer, document, show};
-use super::pins;
+use super::list::List;
+use super::pins::PinnedReader;
 use super::render;
 use super::view::backends::backends;
+use crate::plan::names::Names;
 
 /// What to show of backends.
 #[derive(Debug, Subcommand)]
@@ -36,11 +37,14 @@ pub(crate) struct ListArgs {
 
 pub(crate) fn run(command: &BackendCommand, places: &Places) -> Result<(), CliError> {
     let BackendCommand::List(args) = command;
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let mut views = backends(&reader.tables()?, &names, &reader.connections()?);
+    let list = List {
+        kind: "BackendList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    let collect = |reader: &PinnedReader, names: &Names| {
+        let mut views = backends(&reader.tables()?, names, &reader.connections()?);
         views.retain(|view| {
             args.namespace.namespace.is_none()
                 || view
@@ -48,7 +52,7 @@ pub(crate) fn run(command: &BackendCommand, places: &Places) -> Result<(), CliEr
                     .iter()
                     .any(|namespace| args.namespace.admits(namespace))
         });
-        let document = document("BackendList", &names, views);
-        printer.print(&document, render::backends::backends_into)
-    })
+        Ok(views)
+    };
+    list.show(collect, render::backends::backends_into)
 }

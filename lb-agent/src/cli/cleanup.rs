@@ -16,6 +16,7 @@ use crate::dataplane::layout::Table;
 use crate::lock::Lock;
 use crate::plan::names;
 use crate::status;
+use crate::sysctl;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,8 @@ enum RemovalKind {
     Filter,
     /// A map.
     Map,
+    /// Earlier values of the kernel's settings: put back, then removed.
+    KernelSettings,
     /// A file in the state directory.
     StateFile,
     /// A directory that is empty then.
@@ -68,6 +71,7 @@ impl RemovalKind {
             Self::Link => "link",
             Self::Filter => "filter",
             Self::Map => "map",
+            Self::KernelSettings => "kernel settings kept in",
             Self::StateFile => "file",
             Self::Directory => "directory",
         }
@@ -169,6 +173,10 @@ fn plan(pin_dir: &Path, state_dir: &Path) -> io::Result<Vec<RemovalView>> {
     if pin_dir.is_dir() {
         add(RemovalKind::Directory, pin_dir.to_owned());
     }
+    let kept = state_dir.join(sysctl::FILE_NAME);
+    if kept.exists() {
+        add(RemovalKind::KernelSettings, kept);
+    }
     for name in [names::FILE_NAME, status::FILE_NAME] {
         let path = state_dir.join(name);
         if path.exists() {
@@ -198,6 +206,11 @@ fn remove(removal: &RemovalView) -> io::Result<()> {
             fs::remove_file(&removal.path)
         }
         RemovalKind::Filter => remove_filter(&removal.path),
+        RemovalKind::KernelSettings => {
+            let directory = removal.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            sysctl::restore(directory).map_err(io::Error::other)?;
+            fs::remove_file(&removal.path)
+        }
         RemovalKind::Directory => fs::remove_dir(&removal.path),
     }
 }

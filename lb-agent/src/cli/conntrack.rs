@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::args::{NamespaceFilter, Output, Places, ServiceReference, Watch, parse_protocol};
 use super::error::CliError;
 use super::inputs::{FlowInput, Reader as _};
-use super::output::{Printer, document, show, show_once};
+use super::list::List;
+use super::output::{Printer, document, show_once};
+use super::pins::PinnedReader;
 use super::view::flows::{FlowTableView, FlowView, flow_stats, flows, is_flow, view_of};
 use super::view::services::protocol_text;
 use super::{pins, render};
@@ -154,22 +156,28 @@ pub(crate) fn run(command: &ConntrackCommand, places: &Places) -> Result<(), Cli
 }
 
 fn list(args: &ListArgs, places: &Places) -> Result<(), CliError> {
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let mut views = flows(&reader.flows()?, &names);
+    let list = List {
+        kind: "FlowList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    let collect = |reader: &PinnedReader, names: &Names| {
+        let mut views = flows(&reader.flows()?, names);
         views.retain(|view| args.namespace.admits(&view.namespace) && args.filter.admits(view));
-        let document = document("FlowList", &names, views);
-        printer.print(&document, render::flows::flows_into)
-    })
+        Ok(views)
+    };
+    list.show(collect, render::flows::flows_into)
 }
 
 fn stats(args: &StatsArgs, places: &Places) -> Result<(), CliError> {
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
+    let list = List {
+        kind: "FlowStats",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    let collect = |reader: &PinnedReader, _: &Names| {
         let tables = reader
             .maps()?
             .into_iter()
@@ -180,13 +188,12 @@ fn stats(args: &StatsArgs, places: &Places) -> Result<(), CliError> {
                 name: map.name,
             })
             .collect();
-        let stats = flow_stats(&reader.flows()?, tables);
-        let document = document("FlowStats", &names, vec![stats]);
-        printer.print(&document, |out, items, style| {
-            items
-                .iter()
-                .try_for_each(|stats| render::flows::flow_stats_into(out, stats, style))
-        })
+        Ok(vec![flow_stats(&reader.flows()?, tables)])
+    };
+    list.show(collect, |out, items, style| {
+        items
+            .iter()
+            .try_for_each(|stats| render::flows::flow_stats_into(out, stats, style))
     })
 }
 

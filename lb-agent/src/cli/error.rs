@@ -92,9 +92,6 @@ pub enum CliError {
     /// A pinned map cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The pinned maps cannot be used together.
-    #[error(transparent)]
-    Tables(#[from] TablesError),
     /// The tables cannot be read.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -164,7 +161,7 @@ pub enum CliError {
     Settings(#[from] SettingsError),
     /// A file of settings.
     #[error(transparent)]
-    Config(#[from] super::config::ConfigError),
+    Config(#[from] crate::config::error::ConfigError),
 }
 
 impl CliError {
@@ -177,12 +174,11 @@ impl CliError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Privilege
             }
-            Self::Open(error) | Self::Tables(TablesError::Open(error)) => exit_of_open(error),
+            Self::Open(error) => exit_of_open(error),
             Self::Io { .. }
             | Self::StateFile { .. }
             | Self::Inconsistent(_)
             | Self::Lock(_)
-            | Self::Tables(TablesError::GracePeriod { .. })
             | Self::Dataplane(_)
             | Self::Map { .. } => Exit::Runtime,
             Self::Agent(error) => exit_of_agent(error),

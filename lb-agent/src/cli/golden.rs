@@ -4,6 +4,7 @@
 //! addition needs a new `apiVersion`.
 
 mod explain;
+mod status;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,11 +15,9 @@ use std::time::Duration;
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
-use lb_common::table::counter::Counter;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
 use lb_common::table::service::ServiceWord;
-use lb_common::verdict::Reason;
 use serde::Serialize;
 
 use super::inputs::{Connections, DeviceInput, FlowInput, MapInput};
@@ -31,13 +30,11 @@ use super::view::interfaces::interfaces;
 use super::view::maglev::maglev;
 use super::view::maps::maps;
 use super::view::services::services;
-use super::view::status::{StatusInputs, status};
 use super::view::{API_VERSION, Document, Source, mapped};
 use crate::dataplane::Actual;
 use crate::plan::names::{
     EndpointName, FrontendName, Names, OutReason, ReportName, ServiceName, VERSION,
 };
-use crate::status::AgentStatus;
 
 const WEB: ServiceId = ServiceId::new(1, 0);
 const DNS: ServiceId = ServiceId::new(2, 3);
@@ -154,6 +151,7 @@ fn names() -> Names {
                 port: address.port(),
                 kind: 1,
                 is_shadowed: false,
+                withheld: None,
             }],
             is_internal_local: false,
             is_external_local: false,
@@ -435,59 +433,4 @@ fn golden_maps() {
         &document("MapList", maps(&map_inputs())),
         render::maps::maps_into,
     );
-}
-
-#[test]
-fn golden_status() {
-    let agent = AgentStatus {
-        version: 1,
-        node: "n1".to_owned(),
-        agent_version: "0.1.0".to_owned(),
-        pid: 4711,
-        started_at: 1_000,
-        first_sync_at: Some(1_002),
-        last_sync_at: Some(8_000),
-        syncs: 4,
-        first_sync_micros: Some(1_500),
-        last_sync_micros: Some(800),
-        source: "dir:/etc/steerage/manifests".to_owned(),
-        pending_writes: 0,
-        problems: vec!["web.yaml: document 2: line 14: spec.ports[0].port: missing".to_owned()],
-    };
-    let counter = |packets| Counter {
-        packets,
-        bytes: packets * 100,
-    };
-    let counters = [
-        (Reason::NewFlow, counter(1207)),
-        (Reason::Established, counter(90_000)),
-        (Reason::UnknownPort, counter(3)),
-        (Reason::FlowsFull, counter(0)),
-        (Reason::FragmentWithoutFirst, counter(1)),
-    ];
-    let (tables, names, maps) = (tables(), names(), maps(&map_inputs()));
-    for (name, agent) in [
-        ("status", Some((&agent, true))),
-        ("status-agent-down", Some((&agent, false))),
-        ("status-no-agent", None),
-    ] {
-        let view = status(&StatusInputs {
-            tables: &tables,
-            names: &names,
-            agent,
-            maps: &maps,
-            interfaces: 2,
-            counters: &counters,
-            now: 8_012,
-        });
-        check(
-            name,
-            &document("Status", vec![view]),
-            |out, items, style| {
-                items
-                    .iter()
-                    .try_for_each(|status| render::status::status_into(out, "n1", status, style))
-            },
-        );
-    }
 }

@@ -5,8 +5,7 @@ use clap::{Args, Subcommand};
 use super::args::{Output, Places, Watch};
 use super::error::CliError;
 use super::inputs::Reader as _;
-use super::output::{Printer, document, show};
-use super::pins;
+use super::list::List;
 use super::render;
 use super::view::interfaces::interfaces;
 
@@ -34,11 +33,14 @@ pub(crate) struct ListArgs {
 
 pub(crate) fn run(command: &InterfaceCommand, places: &Places) -> Result<(), CliError> {
     let InterfaceCommand::List(args) = command;
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let document = document("InterfaceList", &names, interfaces(&reader.devices()?));
-        printer.print(&document, render::interfaces::interfaces_into)
-    })
+    let list = List {
+        kind: "InterfaceList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    list.show(
+        |reader, _| Ok(interfaces(&reader.devices()?)),
+        render::interfaces::interfaces_into,
+    )
 }

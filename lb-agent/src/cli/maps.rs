@@ -5,8 +5,7 @@ use clap::Args;
 use super::args::{Output, Places, Watch};
 use super::error::CliError;
 use super::inputs::Reader as _;
-use super::output::{Printer, document, show};
-use super::pins;
+use super::list::List;
 use super::render;
 use super::view::maps::maps;
 
@@ -26,11 +25,14 @@ pub(crate) struct MapsArgs {
 }
 
 pub(crate) fn run(args: &MapsArgs, places: &Places) -> Result<(), CliError> {
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let document = document("MapList", &names, maps(&reader.maps()?));
-        printer.print(&document, render::maps::maps_into)
-    })
+    let list = List {
+        kind: "MapList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    list.show(
+        |reader, _| Ok(maps(&reader.maps()?)),
+        render::maps::maps_into,
+    )
 }

@@ -1,4 +1,6 @@
-//! The pinned maps and the agent's files as a [`Reader`].
+//! The pinned maps and the agent's files as a [`Reader`]. Maps are opened, and
+//! arrays mapped, for reading, so that no command can change one by accident; `conntrack flush` alone
+//! maps the flow tables for writing.
 
 mod flows;
 mod overlay;
@@ -11,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData};
 use lb_common::flow::Hook;
 use lb_common::table::counter::Counter;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -21,12 +23,14 @@ use lb_common::verdict::Reason;
 use super::args::Places;
 use super::error::{CliError, while_doing};
 use super::inputs::{Connections, DeviceInput, FlowInput, MapInput, Reader};
+use crate::dataplane::Actual;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::{self, PinPaths, parse_link_name};
+use crate::dataplane::counters::{self, CountersError};
 use crate::dataplane::layout::Table;
-use crate::dataplane::maps::BpfDataplane;
+use crate::dataplane::mmap::Access;
+use crate::dataplane::readback::TableReader;
 use crate::dataplane::tables::{self, WordReader};
-use crate::dataplane::{Actual, Dataplane as _};
 use crate::plan::names::{self, Names};
 use crate::status::{self, AgentStatus};
 
@@ -73,16 +77,21 @@ pub(crate) fn open(places: &Places) -> Result<PinnedReader, CliError> {
 
 /// The agent's status file; `None` where there is none.
 pub(crate) fn agent_status(state_dir: &Path) -> Result<Option<AgentStatus>, CliError> {
-    read_json(&state_dir.join(status::FILE_NAME))
+    read_state(&state_dir.join(status::FILE_NAME), |text| {
+        serde_json::from_slice(text)
+    })
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, CliError> {
+fn read_state<T>(
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, serde_json::Error>,
+) -> Result<Option<T>, CliError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(while_doing(format!("reading {}", path.display()))(error)),
     };
-    serde_json::from_slice(&text)
+    parse(&text)
         .map(Some)
         .map_err(|source| CliError::StateFile {
             path: path.to_owned(),
@@ -102,7 +111,7 @@ impl PinnedReader {
 
     /// Sums of the shards of a table of connection counts, by index, without zeros.
     fn sums(&self, stats: Table, counted: Table) -> Result<BTreeMap<u32, u64>, CliError> {
-        let (_, shape) = tables::open(&self.paths, counted)?;
+        let (_, shape) = tables::open(&self.paths, counted, Access::Read)?;
         let words = self.words(stats)?;
         let shards = words.entries() / shape.max_entries.max(1);
         let sum = |index: u32| -> u64 {
@@ -130,9 +139,9 @@ impl PinnedReader {
                     .map(|words| u64::from(RegionHeader::decode(words).words()))
                     .sum(),
             ),
-            Table::Devices => count(tables::devices(&self.paths)?.keys().count()),
+            Table::Devices => count(tables::devices(&self.paths, Access::Read)?.keys().count()),
             Table::Fragments => count(self.fragments()?.keys().count()),
-            Table::Affinity => count(tables::affinity(&self.paths)?.keys().count()),
+            Table::Affinity => count(tables::affinity(&self.paths, Access::Read)?.keys().count()),
             Table::FlowsV4 | Table::FlowsV6 => Some(flows::used_slots(&self.paths, table)?),
             Table::ServiceFilter
             | Table::BackendFilter
@@ -146,7 +155,7 @@ impl PinnedReader {
     fn fragments(
         &self,
     ) -> Result<HashMap<MapData, Wire<FragmentKey>, Wire<FragmentPorts>>, CliError> {
-        let (data, _) = tables::open(&self.paths, Table::Fragments)?;
+        let (data, _) = tables::open(&self.paths, Table::Fragments, Access::Read)?;
         HashMap::try_from(Map::LruHashMap(data)).map_err(|source| CliError::Map {
             table: Table::Fragments,
             source,
@@ -156,11 +165,12 @@ impl PinnedReader {
 
 impl Reader for PinnedReader {
     fn tables(&self) -> Result<Actual, CliError> {
-        Ok(BpfDataplane::open(&self.paths)?.read_all()?)
+        Ok(TableReader::open(&self.paths)?.read_all()?)
     }
 
     fn names(&self) -> Result<Names, CliError> {
-        let names: Names = read_json(&self.state_dir.join(names::FILE_NAME))?.unwrap_or_default();
+        let names = read_state(&self.state_dir.join(names::FILE_NAME), Names::read)?;
+        let names = names.unwrap_or_default();
         if names.version != 0 && names.version != names::VERSION {
             return Err(CliError::Inconsistent(format!(
                 "the names in {} are of another version",
@@ -171,23 +181,13 @@ impl Reader for PinnedReader {
     }
 
     fn counters(&self) -> Result<Vec<(Reason, Counter)>, CliError> {
-        let failed = |source| CliError::Map {
-            table: Table::Counters,
-            source,
-        };
-        let (data, _) = tables::open(&self.paths, Table::Counters)?;
-        let map: PerCpuArray<MapData, Wire<Counter>> =
-            PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?;
-        let mut counters = Vec::with_capacity(Reason::ALL.len());
-        for &reason in Reason::ALL {
-            let mut total = Counter::default();
-            for Wire(counter) in map.get(&reason.index(), 0).map_err(failed)?.iter() {
-                total.packets = total.packets.wrapping_add(counter.packets);
-                total.bytes = total.bytes.wrapping_add(counter.bytes);
-            }
-            counters.push((reason, total));
-        }
-        Ok(counters)
+        counters::read(&self.paths).map_err(|error| match error {
+            CountersError::Open(error) => error.into(),
+            CountersError::Read { source } => CliError::Map {
+                table: Table::Counters,
+                source,
+            },
+        })
     }
 
     fn connections(&self) -> Result<Connections, CliError> {
@@ -206,7 +206,7 @@ impl Reader for PinnedReader {
     }
 
     fn devices(&self) -> Result<Vec<DeviceInput>, CliError> {
-        let map = tables::devices(&self.paths)?;
+        let map = tables::devices(&self.paths, Access::Read)?;
         let mut indices = BTreeSet::new();
         let mut links = BTreeSet::new();
         let doing = || while_doing("reading the pinned links");
@@ -248,7 +248,7 @@ impl Reader for PinnedReader {
         let actual = self.tables()?;
         let mut maps = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            let (data, shape) = tables::open(&self.paths, table)?;
+            let (data, shape) = tables::open(&self.paths, table, Access::Read)?;
             let slots = match table {
                 Table::FlowsV4 | Table::FlowsV6 => lb_common::flows::SLOTS,
                 _ => 1,

@@ -5,10 +5,11 @@ use clap::{Args, Subcommand};
 use super::args::{NamespaceFilter, Output, Places, ServiceReference, Watch};
 use super::error::CliError;
 use super::inputs::Reader as _;
-use super::output::{Printer, document, show};
-use super::pins;
+use super::list::List;
+use super::pins::PinnedReader;
 use super::render;
 use super::view::services::{ServiceView, services};
+use crate::plan::names::Names;
 
 /// What to show of services.
 #[derive(Debug, Subcommand)]
@@ -61,27 +62,32 @@ pub(crate) fn run(command: &ServiceCommand, places: &Places) -> Result<(), CliEr
 }
 
 fn list(args: &ListArgs, places: &Places) -> Result<(), CliError> {
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let mut views = services(&reader.tables()?, &names, &reader.connections()?);
+    let list = List {
+        kind: "ServiceList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    let collect = |reader: &PinnedReader, names: &Names| {
+        let mut views = services(&reader.tables()?, names, &reader.connections()?);
         views.retain(|view| args.namespace.admits(&view.namespace));
-        let document = document("ServiceList", &names, views);
-        printer.print(&document, render::services::services_into)
-    })
+        Ok(views)
+    };
+    list.show(collect, render::services::services_into)
 }
 
 fn get(args: &GetArgs, places: &Places) -> Result<(), CliError> {
-    let reader = pins::open(places)?;
-    let printer = Printer::new(&args.output, places);
-    show(args.watch.watch, printer.is_for_people(), || {
-        let names = reader.names()?;
-        let views = services(&reader.tables()?, &names, &reader.connections()?);
-        let views = find(views, &args.service)?;
-        let document = document("ServiceList", &names, views);
-        printer.print(&document, render::services::service_details_into)
-    })
+    let list = List {
+        kind: "ServiceList",
+        output: &args.output,
+        watch: &args.watch,
+        places,
+    };
+    let collect = |reader: &PinnedReader, names: &Names| {
+        let views = services(&reader.tables()?, names, &reader.connections()?);
+        find(views, &args.service)
+    };
+    list.show(collect, render::services::service_details_into)
 }
 
 /// The views that `reference` names.
@@ -101,8 +107,8 @@ pub(crate) fn find(
 }
 
 fn is_named(view: &ServiceView, reference: &ServiceReference) -> bool {
-    view.namespace == reference.service.namespace
-        && view.name == reference.service.name
+    *view.namespace == *reference.service.namespace
+        && *view.name == *reference.service.name
         && reference.port.as_deref().is_none_or(|port| {
             view.port_name == port
                 || view

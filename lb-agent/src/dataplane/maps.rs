@@ -1,6 +1,5 @@
 //! The real kernel tables behind the [`Dataplane`] trait.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,15 +9,16 @@ use lb_common::table::backend::BackendRecord;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::region::{HEADER_WORDS, RegionHeader};
-use lb_common::table::service::{Audience, ServiceWord};
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use lb_common::table::service::Audience;
+use zerocopy::IntoBytes as _;
 
 use super::affinity;
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
 use super::flows::FlowTables;
 use super::layout::Table;
+use super::mmap::Access;
+use super::readback::TableReader;
 use super::syscall::GracePeriod;
 use super::tables::{self, AffinityMap, DeviceMap, FrontendMap, OpenError, WordTable};
 use super::{
@@ -30,11 +30,12 @@ use crate::clock;
 const BACKEND_WORDS: usize = size_of::<BackendRecord>() / size_of::<u64>();
 /// The word of a [`BackendRecord`] that holds protocol, flags and generation: with it a record
 /// comes to be and ends.
-const BACKEND_STATE_WORD: usize = 2;
+pub(super) const BACKEND_STATE_WORD: usize = 2;
 
 /// The pinned tables of one datapath, open for writing.
 #[derive(Debug)]
 pub struct BpfDataplane {
+    paths: PinPaths,
     frontends: FrontendMap,
     devices: DeviceMap,
     services: WordTable,
@@ -69,20 +70,21 @@ impl BpfDataplane {
     /// Opens the tables pinned at `paths`.
     pub fn open(paths: &PinPaths) -> Result<Self, TablesError> {
         let words = |table| WordTable::open(paths, table);
-        let (_, frontends) = tables::open(paths, Table::Frontends)?;
-        let (_, affinity) = tables::open(paths, Table::Affinity)?;
+        let (_, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
+        let (_, affinity) = tables::open(paths, Table::Affinity, Access::Read)?;
         let services = words(Table::Services)?;
         let arena = words(Table::Arena)?;
         let backends = words(Table::Backends)?;
         Ok(Self {
+            paths: paths.clone(),
             capacity: Capacity {
                 frontends: frontends.max_entries,
                 services: services.entries(),
                 arena_words: arena.entries(),
                 backends: backends.entries(),
             },
-            frontends: tables::frontends(paths)?,
-            devices: tables::devices(paths)?,
+            frontends: tables::frontends(paths, Access::ReadWrite)?,
+            devices: tables::devices(paths, Access::ReadWrite)?,
             services,
             arena,
             backends,
@@ -90,7 +92,7 @@ impl BpfDataplane {
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
             flows: FlowTables::open(paths)?,
-            affinity: tables::affinity(paths)?,
+            affinity: tables::affinity(paths, Access::ReadWrite)?,
             affinity_entries: affinity.max_entries,
             grace_period: GracePeriod::probe()
                 .map_err(|source| TablesError::GracePeriod { source })?,
@@ -191,25 +193,6 @@ impl BpfDataplane {
             _ => Ok(()),
         }
     }
-
-    fn read_region(&self, offset: u32) -> Option<Vec<u64>> {
-        let start = usize::try_from(offset).ok()?;
-        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let header = self
-            .arena
-            .words()
-            .get(start..start.checked_add(usize::try_from(HEADER_WORDS).ok()?)?)?;
-        let header = RegionHeader::decode([load(&header[0]), load(&header[1])]);
-        let end = start.checked_add(usize::try_from(header.words()).ok()?)?;
-        Some(
-            self.arena
-                .words()
-                .get(start..end)?
-                .iter()
-                .map(load)
-                .collect(),
-        )
-    }
 }
 
 impl Dataplane for BpfDataplane {
@@ -258,39 +241,12 @@ impl Dataplane for BpfDataplane {
     }
 
     fn read_all(&self) -> Result<Actual, DataplaneError> {
-        let mut actual = Actual {
-            config: (0..self.config.entries())
-                .map(|word| self.config.load(word))
-                .collect(),
-            ..Actual::default()
-        };
-        for entry in &self.frontends {
-            let (key, value) = entry.map_err(|error| {
-                refused(
-                    "reading a frontend",
-                    Table::Frontends,
-                    self.capacity.frontends,
-                    error,
-                )
-            })?;
-            actual.frontends.insert(key.0, FrontendValue(value));
-        }
-        for index in 1..self.services.entries() {
-            let words = element(&self.services, index)?;
-            let words = [0, 1]
-                .map(|audience| ServiceWord(AtomicU64::load(&words[audience], Ordering::Relaxed)));
-            if words.iter().all(|word| word.offset() == 0) {
-                continue;
-            }
-            actual.services.insert(index, words);
-            for word in words.into_iter().filter(|word| word.offset() != 0) {
-                if let Some(region) = self.read_region(word.offset()) {
-                    actual.regions.insert(word.offset(), region);
-                }
-            }
-        }
-        actual.backends = self.read_backends()?;
-        Ok(actual)
+        let reader = TableReader::open(&self.paths).map_err(|error| DataplaneError::Kernel {
+            operation: "opening for reading",
+            table: Table::Frontends.name(),
+            source: io::Error::other(error),
+        })?;
+        reader.read_all()
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
@@ -310,29 +266,6 @@ impl Dataplane for BpfDataplane {
         is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
     ) -> Result<u64, DataplaneError> {
         affinity::forget(&mut self.affinity, self.affinity_entries, is_kept)
-    }
-}
-
-impl BpfDataplane {
-    fn read_backends(&self) -> Result<BTreeMap<u32, BackendRecord>, DataplaneError> {
-        let mut backends = BTreeMap::new();
-        for index in 1..self.backends.entries() {
-            let words = element(&self.backends, index)?;
-            // The state word alone says that an index is free, which most are.
-            if words[BACKEND_STATE_WORD].load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            let mut bytes = [0; size_of::<BackendRecord>()];
-            for (chunk, word) in bytes.chunks_exact_mut(size_of::<u64>()).zip(words) {
-                chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-            }
-            if let Ok(record) = BackendRecord::read_from_bytes(&bytes)
-                && record.protocol().is_some()
-            {
-                backends.insert(index, record);
-            }
-        }
-        Ok(backends)
     }
 }
 

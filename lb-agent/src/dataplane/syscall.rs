@@ -14,8 +14,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya_obj::generated::{
-    BPF_F_AFTER, BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type,
-    bpf_map_type,
+    BPF_F_AFTER, BPF_F_BEFORE, BPF_F_RDONLY, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info,
+    bpf_link_type, bpf_map_type,
 };
 use lb_common::flow::Hook;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -137,6 +137,15 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = path_string(path)?;
     let mut attributes = zeroed_attributes();
     attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    bpf_descriptor(bpf_cmd::BPF_OBJ_GET, &mut attributes)
+}
+
+/// Opens the map pinned at `path` so that nothing can be written through the descriptor.
+pub fn open_map_for_reading(path: &Path) -> io::Result<OwnedFd> {
+    let path = path_string(path)?;
+    let mut attributes = zeroed_attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attributes.__bindgen_anon_4.file_flags = BPF_F_RDONLY;
     bpf_descriptor(bpf_cmd::BPF_OBJ_GET, &mut attributes)
 }
 

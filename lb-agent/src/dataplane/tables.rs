@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::sys::SyscallError;
 use lb_common::table::affinity::AffinityKey;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::FrontendKey;
@@ -14,13 +15,13 @@ use lb_common::table::frontend::FrontendKey;
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
 use super::layout::{Difference, Shape, Table};
-use super::mmap::{MappedReader, MappedWords};
+use super::mmap::{Access, MappedReader, MappedWords};
+use super::syscall;
 
 /// `FRONTENDS` as aya sees it.
 pub type FrontendMap = HashMap<MapData, Wire<FrontendKey>, u64>;
 /// `DEVICES` as aya sees it.
 pub type DeviceMap = HashMap<MapData, u32, Wire<DeviceRecord>>;
-
 /// `AFFINITY` as aya sees it.
 pub type AffinityMap = HashMap<MapData, Wire<AffinityKey>, u64>;
 
@@ -67,8 +68,9 @@ pub enum OpenError {
     },
 }
 
-/// Opens the pin of `table` and checks that this version understands it.
-pub fn open(paths: &PinPaths, table: Table) -> Result<(MapData, Shape), OpenError> {
+/// Opens the pin of `table`, for nothing more than `access`, and checks that this version understands
+/// it.
+pub fn open(paths: &PinPaths, table: Table, access: Access) -> Result<(MapData, Shape), OpenError> {
     let path = paths.map(table);
     let failed = |source| OpenError::Open {
         table,
@@ -78,7 +80,17 @@ pub fn open(paths: &PinPaths, table: Table) -> Result<(MapData, Shape), OpenErro
     if !path.exists() {
         return Err(OpenError::Missing { table, path });
     }
-    let data = MapData::from_pin(&path).map_err(failed)?;
+    let data = match access {
+        Access::ReadWrite => MapData::from_pin(&path),
+        Access::Read => syscall::open_map_for_reading(&path)
+            .map_err(|io_error| SyscallError {
+                call: "BPF_OBJ_GET",
+                io_error,
+            })
+            .map_err(MapError::from)
+            .and_then(MapData::from_fd),
+    };
+    let data = data.map_err(failed)?;
     let shape = data
         .info()
         .and_then(|info| Shape::of(&info))
@@ -122,7 +134,7 @@ pub struct WordTable {
 impl WordTable {
     /// Opens and maps the pin of `table`.
     pub fn open(paths: &PinPaths, table: Table) -> Result<Self, OpenError> {
-        let (data, shape) = open(paths, table)?;
+        let (data, shape) = open(paths, table, Access::ReadWrite)?;
         let words = MappedWords::new(data.fd().as_fd(), length(table, &shape)?)
             .map_err(|source| OpenError::Map { table, source })?;
         Ok(Self {
@@ -163,7 +175,7 @@ impl WordTable {
     }
 }
 
-/// A table that is an array of words, mapped for reading.
+/// A table that is an array of words, mapped for reading, for good.
 #[derive(Clone, Debug)]
 pub struct WordReader {
     table: Table,
@@ -174,7 +186,9 @@ pub struct WordReader {
 impl WordReader {
     /// Opens and maps the pin of `table`.
     pub fn open(paths: &PinPaths, table: Table) -> Result<Self, OpenError> {
-        let (data, shape) = open(paths, table)?;
+        // The kernel maps nothing by a descriptor for reading; the mapping itself is for nothing else,
+        // cannot become so, and outlives the descriptor.
+        let (data, shape) = open(paths, table, Access::ReadWrite)?;
         let words = MappedReader::new(data.fd().as_fd(), length(table, &shape)?)
             .map_err(|source| OpenError::Map { table, source })?;
         Ok(Self {
@@ -209,8 +223,8 @@ impl WordReader {
 }
 
 /// Opens `FRONTENDS`.
-pub fn frontends(paths: &PinPaths) -> Result<FrontendMap, OpenError> {
-    let (data, _) = open(paths, Table::Frontends)?;
+pub fn frontends(paths: &PinPaths, access: Access) -> Result<FrontendMap, OpenError> {
+    let (data, _) = open(paths, Table::Frontends, access)?;
     HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Frontends,
         path: paths.map(Table::Frontends),
@@ -219,8 +233,8 @@ pub fn frontends(paths: &PinPaths) -> Result<FrontendMap, OpenError> {
 }
 
 /// Opens `DEVICES`.
-pub fn devices(paths: &PinPaths) -> Result<DeviceMap, OpenError> {
-    let (data, _) = open(paths, Table::Devices)?;
+pub fn devices(paths: &PinPaths, access: Access) -> Result<DeviceMap, OpenError> {
+    let (data, _) = open(paths, Table::Devices, access)?;
     HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Devices,
         path: paths.map(Table::Devices),
@@ -229,8 +243,8 @@ pub fn devices(paths: &PinPaths) -> Result<DeviceMap, OpenError> {
 }
 
 /// Opens `AFFINITY`.
-pub fn affinity(paths: &PinPaths) -> Result<AffinityMap, OpenError> {
-    let (data, _) = open(paths, Table::Affinity)?;
+pub fn affinity(paths: &PinPaths, access: Access) -> Result<AffinityMap, OpenError> {
+    let (data, _) = open(paths, Table::Affinity, access)?;
     HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Affinity,
         path: paths.map(Table::Affinity),

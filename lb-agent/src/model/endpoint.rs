@@ -1,6 +1,8 @@
 //! `EndpointSlices` as far as a proxy cares.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use lb_common::flow::Protocol;
@@ -27,6 +29,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// Annotation `steerage.dev/weight`, 0 to [`MAX_WEIGHT`]; 0 takes no new flows.
     pub weight: u16,
+    /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`: when the change happened that
+    /// made the slice what it is, in microseconds since the Unix epoch.
+    pub triggered_micros: Option<i64>,
 }
 
 /// One of `endpoints`; absent conditions have got the values their absence means.
@@ -47,11 +52,36 @@ pub struct Endpoint {
     /// `zone`.
     pub zone: Option<Arc<str>>,
     /// `hints.forZones[].name`.
-    pub zone_hints: Vec<Arc<str>>,
+    pub zone_hints: Hints,
     /// `hints.forNodes[].name`.
-    pub node_hints: Vec<Arc<str>>,
+    pub node_hints: Hints,
     /// `targetRef.name`, if it is a Pod; the Pod is in the slice's namespace.
     pub pod: Option<Arc<str>>,
+}
+
+/// Names of zones or nodes. Most endpoints have none, which takes one word.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Hints(Option<Arc<Vec<Arc<str>>>>);
+
+impl Deref for Hints {
+    type Target = [Arc<str>];
+
+    fn deref(&self) -> &[Arc<str>] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Arc<str>> for Hints {
+    fn from_iter<I: IntoIterator<Item = Arc<str>>>(names: I) -> Self {
+        let mut names = names.into_iter().peekable();
+        Self(names.peek().is_some().then(|| Arc::new(names.collect())))
+    }
 }
 
 /// One of `ports`.

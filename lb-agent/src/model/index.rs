@@ -153,11 +153,17 @@ impl Model {
 
     /// The slices of a Service, sorted by their name; whether or not there is the Service.
     pub fn slices(&self, service: &ObjectName) -> impl ExactSizeIterator<Item = &EndpointSlice> {
-        self.joined
-            .get(service)
-            .map_or(&[][..], Vec::as_slice)
-            .iter()
-            .map(AsRef::as_ref)
+        self.shared_slices(service).iter().map(AsRef::as_ref)
+    }
+
+    /// A Service, to be kept.
+    pub fn shared_service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// The slices of a Service, sorted by their name, to be kept.
+    pub fn shared_slices(&self, service: &ObjectName) -> &[Arc<EndpointSlice>] {
+        self.joined.get(service).map_or(&[], Vec::as_slice)
     }
 
     /// All Services, sorted by name.
@@ -168,6 +174,11 @@ impl Model {
     /// This agent's Node, once the source has named it.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_deref()
+    }
+
+    /// This agent's Node, to be kept.
+    pub const fn shared_node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
     }
 
     /// The name of this agent's Node.
@@ -288,8 +299,8 @@ impl Model {
             changed.node = true;
         } else {
             self.node_listing.unseen.insert(ObjectName {
-                namespace: String::new(),
-                name,
+                namespace: Arc::default(),
+                name: name.into(),
             });
         }
     }
@@ -297,8 +308,8 @@ impl Model {
 
 fn node_key(node: &Node) -> ObjectName {
     ObjectName {
-        namespace: String::new(),
-        name: node.name.clone(),
+        namespace: Arc::default(),
+        name: node.name.as_str().into(),
     }
 }
 

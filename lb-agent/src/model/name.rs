@@ -1,16 +1,19 @@
 //! Names of objects and of service ports.
 
 use std::fmt;
+use std::sync::Arc;
 
 use lb_common::flow::Protocol;
 
 /// Namespace and name of an object; cluster-scoped objects have an empty namespace.
+///
+/// A name stands in every table that is looked up by it, so its texts are shared, not copied.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ObjectName {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for ObjectName {

@@ -9,7 +9,7 @@
 //!
 //! The flow tables are large, so pairs are collected and one pass over the tables is for all of
 //! them. A packet may find one half of a flow just before that half is removed, and rebuild the
-//! other: therefore a pass that met anything is followed by another one, [`MOST_PASSES`] in all.
+//! other: therefore a pass that met anything is followed by another one, four in all at most.
 
 use std::collections::BTreeMap;
 

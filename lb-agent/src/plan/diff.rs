@@ -16,7 +16,8 @@ use lb_common::table::service::{Audience, ServiceWord};
 use super::endpoints::{Candidate, mapped};
 use super::expand::{DesiredPort, PortKey, Rank};
 use super::filters::{backend_bit, service_bit};
-use super::frontends::{Claim, FrontendWrites};
+use super::frontends::FrontendWrites;
+use super::health::HealthCheck;
 use super::ids::{self, Ids};
 use super::planner::{AUDIENCES, BackendKey, Planned, PlannedMember, PlannedPort, Planner};
 use super::region::{self, Placed, SetKey, SetMember};
@@ -64,12 +65,29 @@ impl Planner {
         name: &ObjectName,
         rank: &Arc<Rank>,
         ports: &[DesiredPort<'_>],
+        health: Option<HealthCheck>,
     ) -> Result<Vec<Write>, Report> {
         check_counts(ports)?;
-        self.check_frontends(name, ports)?;
+        let old = self.planned.remove(name);
         let mut acquired = Acquired::default();
-        for port in ports {
-            if let Err(table) = self.acquire_port(name, port, &mut acquired) {
+        match self.acquire(old.as_ref(), rank, ports, &mut acquired) {
+            Ok(touched) => {
+                let old = old.map(|planned| planned.ports).unwrap_or_default();
+                let (writes, ports) = self.commit(acquired, &old, &touched);
+                if !ports.is_empty() {
+                    let planned = Planned {
+                        rank: Arc::clone(rank),
+                        ports,
+                        health,
+                    };
+                    self.planned.insert(name.clone(), planned);
+                }
+                Ok(writes)
+            }
+            Err(table) => {
+                if let Some(old) = old {
+                    self.planned.insert(name.clone(), old);
+                }
                 self.give_back(&acquired);
                 let capacity = match table {
                     Table::Frontends => self.capacity.frontends,
@@ -77,52 +95,39 @@ impl Planner {
                     Table::Backends => self.capacity.backends,
                     Table::Arena => self.capacity.arena_words,
                 };
-                return Err(Report::TableFull { table, capacity });
+                Err(Report::TableFull { table, capacity })
             }
         }
-        Ok(self.commit(name, rank, acquired))
     }
 
-    /// Whether `FRONTENDS` has room, given what this Service alone claims and gives up.
-    fn check_frontends(&self, name: &ObjectName, ports: &[DesiredPort<'_>]) -> Result<(), Report> {
-        let wanted: BTreeSet<_> = ports.iter().flat_map(desired_keys).collect();
-        let published = self.frontends.published();
-        let added = wanted
-            .iter()
-            .filter(|key| !published.contains_key(key))
-            .count();
-        if added == 0 {
-            return Ok(());
+    /// Acquires everything that may be short; gives the frontends that the change concerns.
+    fn acquire(
+        &mut self,
+        old: Option<&Planned>,
+        rank: &Arc<Rank>,
+        ports: &[DesiredPort<'_>],
+        acquired: &mut Acquired,
+    ) -> Result<BTreeSet<FrontendKey>, Table> {
+        let (old_rank, old) = old.map_or((rank, &[][..]), |old| (&old.rank, &old.ports));
+        for port in ports {
+            self.acquire_port(old, port, acquired)?;
         }
-        let removed = self.planned.get(name).map_or(0, |planned| {
-            let is_removed = |port: &PlannedPort, key: &FrontendKey| {
-                !wanted.contains(key) && self.frontends.is_only_claim(key, port.id.index())
-            };
-            let ports = planned.ports.iter();
-            ports
-                .flat_map(|port| port.frontends.iter().map(move |(key, _)| (port, key)))
-                .filter(|(port, key)| is_removed(port, key))
-                .count()
-        });
-        if published.len() + added > self.capacity.frontends as usize + removed {
-            return Err(Report::TableFull {
-                table: Table::Frontends,
-                capacity: self.capacity.frontends,
-            });
+        let touched = self.frontends.exchange(old, rank, &acquired.ports);
+        // Taking a Service away never fails.
+        if ports.is_empty() || self.frontends.fit(&touched, self.capacity.frontends) {
+            return Ok(touched);
         }
-        Ok(())
+        self.frontends.exchange(&acquired.ports, old_rank, old);
+        Err(Table::Frontends)
     }
 
     fn acquire_port(
         &mut self,
-        name: &ObjectName,
+        old: &[PlannedPort],
         port: &DesiredPort<'_>,
         acquired: &mut Acquired,
     ) -> Result<(), Table> {
-        let old = self
-            .planned
-            .get(name)
-            .and_then(|planned| planned.ports.iter().find(|old| *old.key == port.key));
+        let old = old.iter().find(|old| *old.key == port.key);
         let (key, mut words) = match old {
             Some(old) => (Arc::clone(&old.key), old.words),
             None => (Arc::new(port.key.clone()), [ServiceWord::default(); 2]),
@@ -185,8 +190,8 @@ impl Planner {
         if let Some(id) = self.services.get(key) {
             return self.restored.get(&id.index()).copied();
         }
-        for (frontend, _) in &port.frontends {
-            let Some(value) = self.frontends.published().get(frontend) else {
+        for frontend in &port.frontends {
+            let Some(value) = self.frontends.published().get(&frontend.key) else {
                 continue;
             };
             let index = value.service_index();
@@ -213,19 +218,23 @@ impl Planner {
         }
     }
 
-    fn commit(&mut self, name: &ObjectName, rank: &Arc<Rank>, acquired: Acquired) -> Vec<Write> {
-        let old = self.planned.remove(name);
-        let old = old.map(|planned| planned.ports).unwrap_or_default();
+    fn commit(
+        &mut self,
+        acquired: Acquired,
+        old: &[PlannedPort],
+        touched: &BTreeSet<FrontendKey>,
+    ) -> (Vec<Write>, Vec<PlannedPort>) {
         let mut steps = Steps::default();
-        self.write_backends(&acquired, &old, &mut steps);
+        self.write_backends(&acquired, old, &mut steps);
         for placed in acquired.regions {
             if let region::Origin::New(words) = placed.origin {
                 let offset = placed.offset;
                 steps.regions.push(Write::WriteRegion { offset, words });
             }
         }
-        self.write_services(&acquired.ports, &old, &mut steps);
-        self.write_frontends(rank, &acquired.ports, &old, &mut steps);
+        self.write_services(&acquired.ports, old, &mut steps);
+        self.mark_services(&acquired.ports, &mut steps);
+        steps.frontends = self.frontends.settle(touched, self.capacity.frontends);
         for pair in old.iter().flat_map(PlannedPort::udp_pairs) {
             self.departed.left(pair);
         }
@@ -239,14 +248,7 @@ impl Planner {
         for set in old.iter().flat_map(|port| &port.sets) {
             self.regions.release(set);
         }
-        if !acquired.ports.is_empty() {
-            let planned = Planned {
-                rank: Arc::clone(rank),
-                ports: acquired.ports,
-            };
-            self.planned.insert(name.clone(), planned);
-        }
-        steps.in_order()
+        (steps.in_order(), acquired.ports)
     }
 
     fn write_backends(&mut self, acquired: &Acquired, old: &[PlannedPort], steps: &mut Steps) {
@@ -305,38 +307,14 @@ impl Planner {
         }
     }
 
-    fn write_frontends(
-        &mut self,
-        rank: &Arc<Rank>,
-        new: &[PlannedPort],
-        old: &[PlannedPort],
-        steps: &mut Steps,
-    ) {
-        let mut touched = BTreeSet::new();
-        for port in old {
-            for (key, _) in &port.frontends {
-                self.frontends.disclaim(key, port.id.index());
-            }
-            self.frontends.remove_address(port.address, port.has_ready);
-            touched.extend(planned_keys(port));
-        }
-        for port in new {
-            for &(key, kind) in &port.frontends {
-                let claim = Claim {
-                    rank: Arc::clone(rank),
-                    index: port.id.index(),
-                    kind,
-                };
-                self.frontends.claim(key, claim);
-            }
-            self.frontends.add_address(port.address, port.has_ready);
-            touched.extend(planned_keys(port));
-            let bit = service_bit(port.address);
+    fn mark_services(&mut self, new: &[PlannedPort], steps: &mut Steps) {
+        let frontends = new.iter().flat_map(|port| &port.frontends);
+        for frontend in frontends.filter(|frontend| frontend.withheld.is_none()) {
+            let bit = service_bit(frontend.key.address());
             if self.service_bits.set(bit) {
                 steps.marks.push(Write::MarkService(bit));
             }
         }
-        steps.frontends = self.frontends.settle(&touched);
     }
 }
 
@@ -378,12 +356,16 @@ fn set_of(
 ) -> SetKey {
     let members = weights
         .iter()
-        .filter(|(_, candidate)| candidate.weight > 0 && port.serves(audience, candidate))
+        .filter(|(_, candidate)| candidate.weight > 0 && port.serves(audience.into(), candidate))
         .map(|(id, candidate)| SetMember {
             id: *id,
             weight: candidate.weight,
         });
-    SetKey::new(members, port.affinity_seconds, port.when_empty(audience))
+    SetKey::new(
+        members,
+        port.affinity_seconds,
+        port.when_empty(audience.into()),
+    )
 }
 
 fn identity(backends: &Ids<BackendKey, BackendId>, id: BackendId) -> u64 {
@@ -400,16 +382,4 @@ pub(super) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendK
         port: candidate.port,
         protocol: port.name.protocol,
     }
-}
-
-fn desired_keys(port: &DesiredPort<'_>) -> impl Iterator<Item = FrontendKey> {
-    let address = FrontendKey::service_address(port.address);
-    let keys = port.frontends.iter().map(|(key, _)| *key);
-    keys.chain([address]).collect::<Vec<_>>().into_iter()
-}
-
-fn planned_keys(port: &PlannedPort) -> impl Iterator<Item = FrontendKey> + use<> {
-    let address = FrontendKey::service_address(port.address);
-    let keys = port.frontends.iter().map(|(key, _)| *key);
-    keys.chain([address]).collect::<Vec<_>>().into_iter()
 }

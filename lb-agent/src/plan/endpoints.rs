@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use lb_common::family::{Family as _, MappedAddress, V4};
 use lb_common::flow::Protocol;
 
+use super::addresses::endpoint_refusal;
 use super::names::OutReason;
 use super::report::{Refusal, Report};
 use super::{NodeView, ServiceView};
@@ -67,8 +68,8 @@ impl Candidate<'_> {
 pub struct Selection<'a> {
     /// All of them, by address and port; refused ones are not among them.
     pub candidates: Vec<Candidate<'a>>,
-    /// Those whose address no endpoint may have, with the port.
-    pub refused: Vec<(&'a Endpoint, u16)>,
+    /// Those whose address no endpoint may have, with the port and what is wrong.
+    pub refused: Vec<(&'a Endpoint, u16, Refusal)>,
     /// Whether some endpoint of the whole cluster could serve: decides between refusing clients
     /// and dropping their packets where the policy leaves none.
     pub has_any: bool,
@@ -84,9 +85,9 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// The lists that a port of `service` with this node port needs.
-    pub fn of(service: &Service, node_port: u16) -> Self {
-        let is_external = is_externally_accessible(service, node_port);
+    /// The lists that a port of `service` with this node port needs in one family.
+    pub fn of(service: &Service, node_port: u16, is_v6: bool) -> Self {
+        let is_external = is_externally_accessible(service, node_port, is_v6);
         let is_internal_local = service.internal_policy == TrafficPolicy::Local;
         let is_external_local = service.external_policy == TrafficPolicy::Local;
         Self {
@@ -96,9 +97,12 @@ impl Lists {
     }
 }
 
-/// Whether clients from outside can reach the port at all.
-pub const fn is_externally_accessible(service: &Service, node_port: u16) -> bool {
-    node_port != 0 || !service.load_balancer_ips.is_empty() || !service.external_ips.is_empty()
+/// Whether the port has an address of the family other than its cluster address.
+pub fn is_externally_accessible(service: &Service, node_port: u16, is_v6: bool) -> bool {
+    let is_of_family = |address: &IpAddr| address.is_ipv6() == is_v6;
+    node_port != 0
+        || service.load_balancer_ips.iter().any(is_of_family)
+        || service.external_ips.iter().any(is_of_family)
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,8 +140,8 @@ fn join<'a>(
             .filter(|port| *port.name == *name && port.protocol == protocol && port.port != 0);
         for port in ports {
             for endpoint in &slice.endpoints {
-                if refusal(endpoint.address, is_v6).is_some() {
-                    refused.push((endpoint, port.port));
+                if let Some(refusal) = endpoint_refusal(endpoint.address, is_v6, node) {
+                    refused.push((endpoint, port.port, refusal));
                     continue;
                 }
                 let candidate = Candidate {
@@ -166,7 +170,7 @@ fn join<'a>(
     }
 }
 
-/// Why an address cannot be an endpoint's or a service's, if so.
+/// Why an address cannot be any host's or service's, if so.
 pub const fn refusal(address: IpAddr, is_v6: bool) -> Option<Refusal> {
     if address.is_ipv6() != is_v6 {
         return Some(Refusal::OtherFamily);
@@ -291,12 +295,12 @@ pub fn mapped(address: IpAddr) -> MappedAddress {
 }
 
 /// One report for all endpoints of a port that were refused.
-pub fn report_refused(selection: &Selection<'_>, port: &str, is_v6: bool) -> Option<Report> {
-    let (endpoint, _) = selection.refused.first()?;
+pub fn report_refused(selection: &Selection<'_>, port: &str) -> Option<Report> {
+    let (endpoint, _, refusal) = selection.refused.first()?;
     Some(Report::EndpointsRefused {
         port: port.to_owned(),
         count: selection.refused.len(),
         address: endpoint.address,
-        refusal: refusal(endpoint.address, is_v6)?,
+        refusal: *refusal,
     })
 }

@@ -1,22 +1,21 @@
 //! One Service expanded: an entry for each port and family, with what clients dial and whom they
 //! reach.
 //!
-//! A family for which the Service has no cluster address does not exist for it. Only cluster
-//! addresses become frontends: node ports, external and load balancer addresses have a
-//! [`FrontendKind`] and, in `SERVICES`, the word of [`Audience::External`], and are to be added to
-//! [`DesiredPort::frontends`] together with programs that serve them.
+//! A family for which the Service has no cluster address does not exist for it: its node ports,
+//! external and load balancer addresses of that family are ignored too.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use lb_common::family::MappedAddress;
 use lb_common::flow::Protocol;
-use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::WhenEmpty;
-use lb_common::table::service::Audience;
 
+use super::addresses::{self, DesiredFrontend};
+use super::clients::Clients;
 use super::endpoints::{self, Candidate, Lists, Selection};
 use super::report::Report;
+use super::source_ranges::SourceRanges;
 use super::{NodeView, ServiceView};
 use crate::model::name::{ObjectName, ServicePortName};
 use crate::model::service::{Service, TrafficPolicy};
@@ -42,8 +41,10 @@ impl fmt::Display for PortKey {
 pub struct DesiredPort<'a> {
     /// Which.
     pub key: PortKey,
-    /// What clients dial.
-    pub frontends: Vec<(FrontendKey, FrontendKind)>,
+    /// What clients dial, the cluster address first.
+    pub frontends: Vec<DesiredFrontend>,
+    /// Who may dial its load balancer addresses; `None` is everybody.
+    pub source_ranges: Option<SourceRanges>,
     /// The address that answers echo requests and refuses unknown ports.
     pub address: MappedAddress,
     /// Whether any endpoint is ready, wherever it is and whatever the policies.
@@ -58,29 +59,38 @@ pub struct DesiredPort<'a> {
 }
 
 impl DesiredPort<'_> {
-    /// Whether flows of `audience` may go to `candidate`, its weight aside.
-    pub const fn serves(&self, audience: Audience, candidate: &Candidate<'_>) -> bool {
-        if self.is_local(audience) || !self.lists.cluster {
+    /// Whether flows of `clients` may go to `candidate`, its weight aside.
+    pub const fn serves(&self, clients: Clients, candidate: &Candidate<'_>) -> bool {
+        if self.is_local(clients) || !self.lists.cluster {
             candidate.in_local
         } else {
             candidate.in_cluster
         }
     }
 
-    /// What happens to a new flow of `audience` when nobody serves it: a policy that leaves nobody
+    /// What happens to a new flow of `clients` when nobody serves it: a policy that leaves nobody
     /// drops, an endpoint on another node could have served; the lack of any endpoint refuses.
-    pub const fn when_empty(&self, audience: Audience) -> WhenEmpty {
-        if self.is_local(audience) && self.selection.has_any {
+    pub const fn when_empty(&self, clients: Clients) -> WhenEmpty {
+        if self.is_local(clients) && self.selection.has_any {
             WhenEmpty::Drop
         } else {
             WhenEmpty::Refuse
         }
     }
 
-    const fn is_local(&self, audience: Audience) -> bool {
-        match audience {
-            Audience::Internal => self.is_internal_local,
-            Audience::External => self.is_external_local && self.lists.local,
+    /// Whether the port is out of reach for some of its clients although endpoints exist elsewhere:
+    /// the policy that keeps them is `Local` and no endpoint is here.
+    pub fn lacks_local(&self, clients: Clients) -> bool {
+        let mut candidates = self.selection.candidates.iter();
+        self.when_empty(clients) == WhenEmpty::Drop
+            && !candidates.any(|candidate| self.serves(clients, candidate))
+    }
+
+    const fn is_local(&self, clients: Clients) -> bool {
+        match clients {
+            Clients::OfClusterAddress => self.is_internal_local,
+            Clients::Inside => false,
+            Clients::Outside => self.is_external_local && self.lists.local,
         }
     }
 }
@@ -95,10 +105,13 @@ pub fn expand<'a>(
     let mut reports = Vec::new();
     let mut names: BTreeSet<(&str, Protocol)> = BTreeSet::new();
     let mut numbers = BTreeSet::new();
+    let mut node_ports = BTreeSet::new();
+    reports.extend(addresses::report_refused(service, node));
     for port in &service.ports {
         if port.port == 0
             || !names.insert((&port.name, port.protocol))
             || !numbers.insert((port.port, port.protocol))
+            || (port.node_port != 0 && !node_ports.insert((port.node_port, port.protocol)))
         {
             reports.push(Report::PortRefused {
                 port: port.name.clone(),
@@ -112,12 +125,12 @@ pub fn expand<'a>(
                 reports.push(Report::AddressRefused { address, refusal });
                 continue;
             }
-            let lists = Lists::of(service, port.node_port);
+            let lists = Lists::of(service, port.node_port, is_v6);
             let name = (&*port.name, port.protocol);
             let selection = endpoints::select(view, node, name, is_v6, lists);
-            reports.extend(endpoints::report_refused(&selection, &port.name, is_v6));
-            let address = endpoints::mapped(address);
-            let key = FrontendKey::new(address, port.port, port.protocol);
+            reports.extend(endpoints::report_refused(&selection, &port.name));
+            let ranges = SourceRanges::of(service, node, is_v6);
+            let frontends = addresses::frontends_of(service, port, address, ranges.as_ref(), node);
             ports.push(DesiredPort {
                 key: PortKey {
                     name: ServicePortName {
@@ -127,15 +140,16 @@ pub fn expand<'a>(
                     },
                     is_v6,
                 },
-                frontends: vec![(key, FrontendKind::ClusterIp)],
-                address,
+                frontends,
+                source_ranges: ranges,
+                address: endpoints::mapped(address),
                 has_ready: selection.candidates.iter().any(|c| c.endpoint.ready),
                 selection,
                 affinity_seconds: service.affinity_seconds.unwrap_or(0),
                 lists,
                 is_internal_local: service.internal_policy == TrafficPolicy::Local,
                 is_external_local: service.external_policy == TrafficPolicy::Local
-                    && endpoints::is_externally_accessible(service, port.node_port),
+                    && endpoints::is_externally_accessible(service, port.node_port, is_v6),
             });
         }
     }

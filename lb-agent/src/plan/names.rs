@@ -1,10 +1,12 @@
 //! What ids stand for: the snapshot that the agent leaves in its state directory, so that commands
 //! have names when the agent is dead.
 //!
-//! The kernel tables hold indices; namespaces, pods and zones live only here. The file is JSON
-//! (`names.json`), written atomically by the agent and read by every command. Endpoints are the
-//! bulk of it, so each is an array of [`EndpointName`]'s fields in order, and the texts that repeat
-//! are positions in [`Names::strings`].
+//! The kernel tables hold indices; namespaces, pods and zones live only here. The file
+//! (`names.json`) is written atomically by the agent and read by every command. It is one JSON value
+//! a line: [`Head`], then [`ServiceNames`] for each Service in the order of names, so that a change
+//! of one Service costs one line anew and a copy of the others. Endpoints are the bulk of it, so
+//! each is an array of [`EndpointName`]'s fields in order, and the texts that repeat are positions
+//! in the line's [`ServiceNames::strings`].
 
 use std::net::IpAddr;
 
@@ -13,10 +15,36 @@ use serde::{Deserialize, Serialize};
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "names.json";
 /// Version of the shape: raised by any change that an older command would misread.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The first line of the file.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Head {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The node the agent acts for.
+    #[serde(default)]
+    pub node: String,
+    /// What the planner could not do as it was told.
+    #[serde(default)]
+    pub reports: Vec<ReportName>,
+}
+
+/// Each further line of the file: one Service.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServiceNames {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Its ports, each in each family.
+    pub ports: Vec<ServiceName>,
+    /// Texts that endpoints of this line point at; the first is empty and stands for "not known".
+    pub strings: Vec<String>,
+}
 
 /// Everything that ids stand for.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Names {
     /// [`VERSION`].
     pub version: u32,
@@ -31,6 +59,44 @@ pub struct Names {
 }
 
 impl Names {
+    /// Reads the text of a file. Of one of another version only the head is read.
+    pub fn read(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut lines = text.split(|&byte| byte == b'\n');
+        let head: Head = serde_json::from_slice(lines.next().unwrap_or_default())?;
+        let mut names = Self {
+            version: head.version,
+            node: head.node,
+            services: Vec::new(),
+            strings: vec![String::new()],
+            reports: head.reports,
+        };
+        if head.version == VERSION {
+            for line in lines.filter(|line| !line.is_empty()) {
+                names.add(serde_json::from_slice(line)?);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Adds a line; its texts follow those of the lines before.
+    fn add(&mut self, line: ServiceNames) {
+        let before = u32::try_from(self.strings.len() - 1).unwrap_or(u32::MAX);
+        let moved = |position: &mut u32| {
+            if *position != 0 {
+                *position = position.saturating_add(before);
+            }
+        };
+        self.strings.extend(line.strings.into_iter().skip(1));
+        for mut port in line.ports {
+            for endpoint in &mut port.endpoints {
+                moved(&mut endpoint.pod);
+                moved(&mut endpoint.node);
+                moved(&mut endpoint.zone);
+            }
+            self.services.push(port);
+        }
+    }
+
     /// The text at `position` of [`Self::strings`], `None` for the empty one.
     pub fn string(&self, position: u32) -> Option<&str> {
         let text = self.strings.get(usize::try_from(position).ok()?)?;
@@ -76,6 +142,34 @@ pub struct FrontendName {
     pub kind: u8,
     /// Whether an older Service has the same address, port and protocol, and so gets the packets.
     pub is_shadowed: bool,
+    /// Why the kernel tables do not have it although the objects ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Withheld>,
+}
+
+/// Why a frontend is kept out of the kernel tables: the programs there are would treat its packets
+/// otherwise than the rules say, and without it they are left to whoever else is there.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Withheld {
+    /// No program asks yet whether an address is one of the node's.
+    NodePort,
+    /// No program tells clients of the cluster from others yet, and the policy treats them
+    /// differently.
+    ExternalPolicyLocal,
+    /// No program looks at source ranges yet.
+    SourceRanges,
+}
+
+impl Withheld {
+    /// The reason in words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NodePort => "node ports are not served yet",
+            Self::ExternalPolicyLocal => "externalTrafficPolicy Local is not served yet",
+            Self::SourceRanges => "source ranges are not served yet",
+        }
+    }
 }
 
 /// An endpoint and what became of it. In the file an array of these fields, in this order.
@@ -88,11 +182,11 @@ pub struct EndpointName {
     pub address: IpAddr,
     /// The port it serves at.
     pub port: u16,
-    /// Its Pod (in the Service's namespace), a position in [`Names::strings`].
+    /// Its Pod (in the Service's namespace), a position in `strings` of the line, or of [`Names`].
     pub pod: u32,
-    /// Its node, a position in [`Names::strings`].
+    /// Its node, likewise.
     pub node: u32,
-    /// Its zone, a position in [`Names::strings`].
+    /// Its zone, likewise.
     pub zone: u32,
     /// Its weight.
     pub weight: u16,
@@ -209,6 +303,44 @@ impl From<EndpointName> for EndpointRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_of_each_line_are_its_own() {
+        let line = |name: &str, pod: &str| {
+            format!(
+                r#"{{"namespace":"default","name":"{name}","ports":[{{"id":1,"namespace":"default","name":"{name}","port_name":"","protocol":6,"is_v6":false,"frontends":[],"is_internal_local":false,"is_external_local":false,"affinity_seconds":0,"endpoints":[[7,"10.0.1.2",8080,1,2,0,100,3,null]]}}],"strings":["","{pod}","node-a"]}}"#
+            )
+        };
+        let text = [
+            r#"{"version":2,"node":"n1","reports":[]}"#.to_owned(),
+            line("db", "db-0"),
+            line("web", "web-0"),
+            String::new(),
+        ];
+        let names = Names::read(text.join("\n").as_bytes()).unwrap();
+        let pods: Vec<_> = names
+            .services
+            .iter()
+            .map(|service| {
+                let endpoint = service.endpoints[0];
+                [endpoint.pod, endpoint.node, endpoint.zone].map(|it| names.string(it))
+            })
+            .collect();
+        assert_eq!(
+            pods,
+            [
+                [Some("db-0"), Some("node-a"), None],
+                [Some("web-0"), Some("node-a"), None]
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_file_of_another_version_only_that_is_known() {
+        let names = Names::read(br#"{"version":1,"node":"n1","services":[]}"#).unwrap();
+        assert_eq!((names.version, names.services.len()), (1, 0));
+        Names::read(b"").unwrap_err();
+    }
 
     #[test]
     fn an_endpoint_is_one_short_array_in_the_file() {

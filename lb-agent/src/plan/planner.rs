@@ -7,16 +7,18 @@ use lb_common::family::MappedAddress;
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
-use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::service::{Audience, ServiceWord};
 
+use super::addresses::DesiredFrontend;
 use super::departed::Departed;
+use super::desired::address_of;
 use super::expand::{PortKey, Rank, expand};
 use super::filters::Bits;
 use super::frontends::Frontends;
+use super::health::HealthCheck;
 use super::ids::Ids;
 use super::region::{Builder, Regions, SetKey};
-use super::report::Report;
+use super::report::{Report, Table};
 use super::{NodeView, ServiceView};
 use crate::dataplane::{Capacity, InUse, UdpPair, Write};
 use crate::model::name::ObjectName;
@@ -81,7 +83,7 @@ pub(super) struct PlannedPort {
     /// By [`Audience`].
     pub(super) words: [ServiceWord; 2],
     pub(super) members: Box<[PlannedMember]>,
-    pub(super) frontends: Vec<(FrontendKey, FrontendKind)>,
+    pub(super) frontends: Vec<DesiredFrontend>,
     pub(super) address: MappedAddress,
     pub(super) has_ready: bool,
 }
@@ -108,6 +110,7 @@ impl PlannedPort {
 pub(super) struct Planned {
     pub(super) rank: Arc<Rank>,
     pub(super) ports: Vec<PlannedPort>,
+    pub(super) health: Option<HealthCheck>,
 }
 
 /// Both audiences, in the order of the words of `SERVICES`.
@@ -132,6 +135,8 @@ pub struct Planner {
     pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
     /// Whether tables may still name what no Service has claimed.
     pub(super) is_restoring: bool,
+    /// Services that were planned, or whose frontends others contest, since anybody asked.
+    pub(super) touched: BTreeSet<ObjectName>,
     pub(super) departed: Departed,
     /// Whether `AFFINITY` may name what a service with affinity has lost since it was looked
     /// through.
@@ -155,6 +160,7 @@ impl Planner {
             reports: BTreeMap::new(),
             restored: BTreeMap::new(),
             is_restoring: false,
+            touched: BTreeSet::new(),
             departed: Departed::default(),
             // Of an earlier agent's time.
             has_lost_affinity: true,
@@ -166,9 +172,12 @@ impl Planner {
     #[must_use]
     pub fn plan_service(&mut self, view: &ServiceView<'_>, node: &NodeView<'_>) -> Vec<Write> {
         let name = &view.service.name;
+        self.touched.insert(name.clone());
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
-        let writes = self.replace(name, &rank, &ports).unwrap_or_else(|report| {
+        let health = HealthCheck::of(view.service, &ports);
+        let replaced = self.replace(name, &rank, &ports, health);
+        let writes = replaced.unwrap_or_else(|report| {
             reports.push(report);
             Vec::new()
         });
@@ -183,12 +192,13 @@ impl Planner {
     /// The writes that remove a Service.
     #[must_use]
     pub fn remove_service(&mut self, name: &ObjectName) -> Vec<Write> {
+        self.touched.insert(name.clone());
         self.reports.remove(name);
         let Some(planned) = self.planned.get(name) else {
             return Vec::new();
         };
         let rank = Arc::clone(&planned.rank);
-        self.replace(name, &rank, &[]).unwrap_or_default()
+        self.replace(name, &rank, &[], None).unwrap_or_default()
     }
 
     /// Every Service that the tables have something of.
@@ -205,6 +215,14 @@ impl Planner {
             .map(|(name, _)| name)
     }
 
+    /// Services whose ids, endpoints or claims to frontends may be others than when this was last
+    /// called.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectName> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.frontends.take_disturbed());
+        touched
+    }
+
     /// Everything that could not be done as it was told, by Service.
     pub fn reports(&self) -> Vec<(ObjectName, Report)> {
         let mut all: Vec<_> = self
@@ -212,19 +230,44 @@ impl Planner {
             .iter()
             .flat_map(|(name, reports)| reports.iter().map(|r| (name.clone(), r.clone())))
             .collect();
-        for (key, claims) in self.frontends.contested() {
-            let winner = &claims[0].rank.service;
-            all.extend(claims[1..].iter().map(|claim| {
-                let report = Report::Shadowed {
-                    address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
-                    port: key.port(),
-                    by: winner.clone(),
-                };
-                (claim.rank.service.clone(), report)
-            }));
-        }
+        all.extend(self.frontends.shadowed().map(|shadowed| {
+            let (address, port) = (address_of(shadowed.key), shadowed.key.port());
+            let by = shadowed.by.clone();
+            let report = if shadowed.is_cluster_address {
+                Report::OthersClusterAddress { address, port, by }
+            } else {
+                Report::Shadowed { address, port, by }
+            };
+            (shadowed.service.clone(), report)
+        }));
+        all.extend(self.frontends.waiting().map(|name| {
+            let report = Report::TableFull {
+                table: Table::Frontends,
+                capacity: self.capacity.frontends,
+            };
+            (name.clone(), report)
+        }));
         all.sort();
         all
+    }
+
+    /// The health-check node ports of the Services as they were last planned, by port. Of several
+    /// Services with one port the oldest has it.
+    pub fn health_checks(&self) -> BTreeMap<u16, (ObjectName, HealthCheck)> {
+        let mut checks: BTreeMap<u16, (&Rank, HealthCheck)> = BTreeMap::new();
+        for planned in self.planned.values() {
+            let Some(health) = planned.health else {
+                continue;
+            };
+            let held = checks.entry(health.port).or_insert((&planned.rank, health));
+            if *planned.rank < *held.0 {
+                *held = (&planned.rank, health);
+            }
+        }
+        let named = |(port, (rank, health)): (u16, (&Rank, HealthCheck))| {
+            (port, (rank.service.clone(), health))
+        };
+        checks.into_iter().map(named).collect()
     }
 
     /// Whether a grace period would make room: regions that were given up, ids to be settled.

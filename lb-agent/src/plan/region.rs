@@ -259,6 +259,11 @@ impl Regions {
         self.by_key.get(key).map_or(0, |region| region.offset)
     }
 
+    /// Words of the arena that are free now.
+    pub const fn free_words(&self) -> u64 {
+        self.arena.free_words()
+    }
+
     /// How many regions there are.
     pub fn count(&self) -> usize {
         self.by_key.len()

@@ -19,6 +19,10 @@ pub enum Refusal {
     Multicast,
     /// Not of the family its object says, or IPv4 inside IPv6.
     OtherFamily,
+    /// An address of this node.
+    NodeAddress,
+    /// In one of the cluster's service networks.
+    ServiceNetwork,
 }
 
 impl fmt::Display for Refusal {
@@ -29,6 +33,8 @@ impl fmt::Display for Refusal {
             Self::LinkLocal => "in the link-local range",
             Self::Multicast => "a multicast or broadcast address",
             Self::OtherFamily => "of another address family than its object",
+            Self::NodeAddress => "an address of this node",
+            Self::ServiceNetwork => "in a service network of the cluster",
         })
     }
 }
@@ -79,6 +85,13 @@ pub enum Report {
         /// What is wrong with it.
         refusal: Refusal,
     },
+    /// An external or load balancer address that no Service may have. Its other addresses are used.
+    ExternalAddressRefused {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it.
+        refusal: Refusal,
+    },
     /// Two ports of one name or number and protocol, or a port 0. The others are used.
     PortRefused {
         /// Name of the port.
@@ -104,11 +117,21 @@ pub enum Report {
     },
     /// An older Service has the same address, port and protocol, and gets the packets.
     Shadowed {
-        /// The address.
+        /// The address; the unspecified one for a node port.
         address: IpAddr,
         /// The port.
         port: u16,
         /// The older Service.
+        by: ObjectName,
+    },
+    /// An external or load balancer address is the cluster address of another Service, which keeps
+    /// all of its ports.
+    OthersClusterAddress {
+        /// The address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+        /// Whose cluster address it is.
         by: ObjectName,
     },
 }
@@ -117,6 +140,19 @@ impl Report {
     /// Whether the Service's newest state is not what the tables hold.
     pub const fn keeps_old_state(&self) -> bool {
         matches!(self, Self::TooManyEndpoints { .. } | Self::TableFull { .. })
+    }
+
+    /// The `reason` of a Kubernetes Event on the Service; the text is the Event's note.
+    pub const fn event_reason(&self) -> &'static str {
+        match self {
+            Self::EndpointsRefused { .. } => "EndpointsRefused",
+            Self::AddressRefused { .. } => "ClusterIPRefused",
+            Self::ExternalAddressRefused { .. } => "ExternalAddressRefused",
+            Self::PortRefused { .. } => "PortRefused",
+            Self::TooManyEndpoints { .. } => "TooManyEndpoints",
+            Self::TableFull { .. } => "TableFull",
+            Self::Shadowed { .. } | Self::OthersClusterAddress { .. } => "FrontendConflict",
+        }
     }
 }
 
@@ -137,6 +173,10 @@ impl fmt::Display for Report {
                 formatter,
                 "cluster address {address} refused, since it is {refusal}: correct the Service"
             ),
+            Self::ExternalAddressRefused { address, refusal } => write!(
+                formatter,
+                "external address {address} refused, since it is {refusal}: correct the Service"
+            ),
             Self::PortRefused { port, number } => write!(
                 formatter,
                 "port {port:?} ({number}) refused, since its name or number is not unique or \
@@ -153,9 +193,18 @@ impl fmt::Display for Report {
                  raise the table's size in the settings",
                 table.name()
             ),
+            Self::Shadowed { address, port, by } if address.is_unspecified() => write!(
+                formatter,
+                "node port {port} belongs to the older Service {by}: change one of them"
+            ),
             Self::Shadowed { address, port, by } => write!(
                 formatter,
                 "{address} port {port} belongs to the older Service {by}: change one of them"
+            ),
+            Self::OthersClusterAddress { address, port, by } => write!(
+                formatter,
+                "external address {address} port {port} is not to be had, since the address is a \
+                 cluster address of the Service {by}: correct the Service"
             ),
         }
     }

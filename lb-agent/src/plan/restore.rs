@@ -17,16 +17,17 @@ use crate::dataplane::{Actual, Capacity, InUse, Write};
 
 impl Planner {
     /// A planner for tables that hold `actual`, while flows name `in_use`.
-    pub fn restore(capacity: Capacity, actual: Actual, in_use: &InUse) -> Self {
+    pub fn restore(capacity: Capacity, mut actual: Actual, in_use: &InUse) -> Self {
         let mut planner = Self::new(capacity);
         planner.is_restoring = true;
-        planner.restore_backends(&actual, in_use);
-        planner.restore_services(&actual, in_use);
-        for (offset, words) in actual.regions {
+        // The words first, since they take more memory than all that comes of the tables.
+        for (offset, words) in std::mem::take(&mut actual.regions) {
             // One that cannot be a region is named by nobody's words for long: its service gets a
             // new region when it is planned.
             planner.regions.find(offset, &words);
         }
+        planner.restore_backends(&actual, in_use);
+        planner.restore_services(&actual, in_use);
         for key in actual.frontends.keys() {
             planner.service_bits.set(service_bit(key.address()));
         }
@@ -85,7 +86,7 @@ impl Planner {
             return Vec::new();
         }
         self.is_restoring = false;
-        let mut writes = self.frontends.give_up_unclaimed();
+        let mut writes = self.frontends.give_up_unclaimed(self.capacity.frontends);
         for (index, words) in std::mem::take(&mut self.restored) {
             let none = ServiceWord::new(0, words[0].generation());
             for audience in AUDIENCES {

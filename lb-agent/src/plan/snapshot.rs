@@ -1,191 +1,225 @@
-//! Writes the names snapshot: what [`Names`](super::names::Names) describes, from the objects and
-//! the planner's ids, without ever holding it in memory.
+//! What the names file says of one Service: what [`ServiceNames`] describes, from the objects and
+//! the planner's ids.
 //!
-//! A cluster has more endpoints than the agent may have memory for their names twice, so the
-//! snapshot is a value that serialises itself: each Service is expanded again, written and
-//! forgotten.
+//! A snapshot is taken where the planner is, at the cost of a few pointers and ids, and made into
+//! names elsewhere: a cluster has more endpoints than the agent's loop may wait for. Planning is
+//! pure, so the ports and candidates that come of expanding the same objects again are the ones the
+//! ids belong to, in the same order.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use lb_common::table::frontend::FrontendKind;
-use lb_common::table::service::Audience;
-use serde::ser::{SerializeSeq as _, SerializeStruct as _};
-use serde::{Serialize, Serializer};
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::frontend::{FrontendKey, FrontendKind};
 
+use super::addresses::DesiredFrontend;
+use super::clients::Clients;
+use super::desired::address_of;
 use super::diff::backend_key;
 use super::endpoints::Candidate;
 use super::expand::{DesiredPort, PortKey, expand};
-use super::names::{EndpointName, FrontendName, OutReason, ReportName, ServiceName, VERSION};
+use super::names::{EndpointName, FrontendName, OutReason, ReportName, ServiceName, ServiceNames};
 use super::planner::Planner;
+use super::report::Report;
 use super::{NodeView, ServiceView};
-use crate::model::endpoint::Endpoint;
-use crate::model::service::TrafficPolicy;
+use crate::model::endpoint::{Endpoint, EndpointSlice};
+use crate::model::name::ObjectName;
+use crate::model::service::{Service, TrafficPolicy};
 
-/// The snapshot of `services`, each as it was last planned.
-pub struct Snapshot<'a, I> {
-    planner: &'a Planner,
-    node: NodeView<'a>,
-    services: I,
+/// A Service as it was last planned, and the ids it got.
+#[derive(Clone, Debug)]
+pub struct ServiceSnapshot {
+    service: Arc<Service>,
+    slices: Vec<Arc<EndpointSlice>>,
+    ports: Vec<PortIds>,
+    is_kept_back: bool,
 }
 
-impl<'a, I> Snapshot<'a, I>
-where
-    I: Iterator<Item = ServiceView<'a>> + Clone,
-{
-    /// A snapshot to be serialised, of every Service there is.
-    pub const fn new(planner: &'a Planner, node: NodeView<'a>, services: I) -> Self {
-        Self {
-            planner,
-            node,
-            services,
+/// The ids of one port of one family.
+#[derive(Clone, Debug)]
+struct PortIds {
+    key: Arc<PortKey>,
+    /// Raw id, 0 for none.
+    id: u32,
+    /// Raw ids of the candidates that keep flows, in their order; 0 for none.
+    backends: Box<[u32]>,
+    /// Frontends that another service port gets.
+    shadowed: Vec<FrontendKey>,
+}
+
+impl Planner {
+    /// The ids of `service` and its `slices`, which must be what was planned last.
+    pub fn snapshot(
+        &self,
+        service: &Arc<Service>,
+        slices: &[Arc<EndpointSlice>],
+        node: &NodeView<'_>,
+    ) -> ServiceSnapshot {
+        let reports = self.reports.get(&service.name);
+        let is_kept_back =
+            reports.is_some_and(|reports| reports.iter().any(Report::keeps_old_state));
+        let mut snapshot = ServiceSnapshot {
+            service: Arc::clone(service),
+            slices: slices.to_vec(),
+            ports: Vec::new(),
+            is_kept_back,
+        };
+        snapshot.ports = if is_kept_back {
+            let (ports, _) = expand(&snapshot.view(), node);
+            ports.iter().map(|port| self.kept_ids(port)).collect()
+        } else {
+            self.planned_ids(&service.name)
+        };
+        snapshot
+    }
+
+    /// Of a Service whose tables say what its objects say.
+    fn planned_ids(&self, name: &ObjectName) -> Vec<PortIds> {
+        let planned = self.planned.get(name).into_iter();
+        planned
+            .flat_map(|planned| &planned.ports)
+            .map(|port| PortIds {
+                key: Arc::clone(&port.key),
+                id: port.id.raw(),
+                backends: port.members.iter().map(|member| member.id.raw()).collect(),
+                shadowed: self.shadowed(&port.frontends, port.id.index()),
+            })
+            .collect()
+    }
+
+    /// Of a Service whose tables say something older: some of its endpoints have ids.
+    fn kept_ids(&self, port: &DesiredPort<'_>) -> PortIds {
+        let key = Arc::new(port.key.clone());
+        let id = self.services.get(&key);
+        let candidates = port.selection.candidates.iter();
+        let ids = candidates
+            .filter(|candidate| candidate.keeps_flows())
+            .map(|candidate| {
+                let id = self.backends.get(&backend_key(&port.key, candidate));
+                id.map_or(0, BackendId::raw)
+            });
+        PortIds {
+            id: id.map_or(0, ServiceId::raw),
+            backends: ids.collect(),
+            shadowed: self.shadowed(&port.frontends, id.map_or(0, ServiceId::index)),
+            key,
         }
     }
-}
 
-impl<'a, I> Serialize for Snapshot<'a, I>
-where
-    I: Iterator<Item = ServiceView<'a>> + Clone,
-{
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let strings = RefCell::new(Strings::new());
-        let reports = self.planner.reports();
-        let reports: Vec<_> = reports
-            .iter()
+    fn shadowed(&self, frontends: &[DesiredFrontend], index: u32) -> Vec<FrontendKey> {
+        let keys = frontends.iter().map(|frontend| frontend.key);
+        keys.filter(|key| self.frontends.is_shadowed(key, index))
+            .collect()
+    }
+
+    /// The reports as the names file has them.
+    pub fn report_names(&self) -> Vec<ReportName> {
+        let reports = self.reports().into_iter();
+        reports
             .map(|(name, report)| ReportName {
-                namespace: name.namespace.clone(),
-                name: name.name.clone(),
+                namespace: name.namespace.as_ref().to_owned(),
+                name: name.name.as_ref().to_owned(),
                 text: report.to_string(),
             })
+            .collect()
+    }
+}
+
+impl ServiceSnapshot {
+    fn view(&self) -> ServiceView<'_> {
+        ServiceView::new(&self.service, self.slices.iter().map(AsRef::as_ref))
+    }
+
+    /// The names, as seen from `node`, which must be what it was when the Service was planned.
+    pub fn names(&self, node: &NodeView<'_>) -> ServiceNames {
+        let view = self.view();
+        let (ports, _) = expand(&view, node);
+        let mut strings = Strings::new();
+        let ports = ports
+            .iter()
+            .map(|port| self.service_name(port, &mut strings))
             .collect();
-        let mut names = serializer.serialize_struct("Names", 5)?;
-        names.serialize_field("version", &VERSION)?;
-        names.serialize_field("node", self.node.name)?;
-        let services = Services {
-            snapshot: self,
-            strings: &strings,
-        };
-        names.serialize_field("services", &services)?;
-        names.serialize_field("strings", &strings.borrow().texts)?;
-        names.serialize_field("reports", &reports)?;
-        names.end()
-    }
-}
-
-struct Services<'s, 'a, I> {
-    snapshot: &'s Snapshot<'a, I>,
-    strings: &'s RefCell<Strings<'a>>,
-}
-
-impl<'a, I> Serialize for Services<'_, 'a, I>
-where
-    I: Iterator<Item = ServiceView<'a>> + Clone,
-{
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let planner = self.snapshot.planner;
-        let mut sequence = serializer.serialize_seq(None)?;
-        for view in self.snapshot.services.clone() {
-            let kept_back = planner
-                .reports
-                .get(&view.service.name)
-                .is_some_and(|reports| reports.iter().any(super::report::Report::keeps_old_state));
-            let (ports, _) = expand(&view, &self.snapshot.node);
-            for port in &ports {
-                let mut strings = self.strings.borrow_mut();
-                let name = service_name(planner, &view, port, kept_back, &mut strings);
-                drop(strings);
-                sequence.serialize_element(&name)?;
-            }
+        let name = &self.service.name;
+        ServiceNames {
+            namespace: name.namespace.as_ref().to_owned(),
+            name: name.name.as_ref().to_owned(),
+            ports,
+            strings: strings.texts.into_iter().map(str::to_owned).collect(),
         }
-        sequence.end()
     }
-}
 
-fn service_name<'a>(
-    planner: &Planner,
-    view: &ServiceView<'a>,
-    port: &DesiredPort<'a>,
-    kept_back: bool,
-    strings: &mut Strings<'a>,
-) -> ServiceName {
-    let service = view.service;
-    let planned = planner.planned.get(&service.name).and_then(|planned| {
-        let mut ports = planned.ports.iter();
-        ports.find(|planned| *planned.key == port.key)
-    });
-    let index = planned.map_or(0, |planned| planned.id.index());
-    let frontends = port.frontends.iter().map(|(key, kind)| FrontendName {
-        address: std::net::Ipv6Addr::from(key.address()).to_canonical(),
-        port: key.port(),
-        kind: kind_number(*kind),
-        is_shadowed: planner.frontends.is_shadowed(key, index),
-    });
-    let refused = port
-        .selection
-        .refused
-        .iter()
-        .map(|&(endpoint, number)| EndpointName {
+    fn service_name<'a>(&self, port: &DesiredPort<'a>, strings: &mut Strings<'a>) -> ServiceName {
+        let service = &*self.service;
+        let ids = self.ports.iter().find(|ids| *ids.key == port.key);
+        let frontends = port.frontends.iter().map(|frontend| FrontendName {
+            address: address_of(&frontend.key),
+            port: frontend.key.port(),
+            kind: kind_number(frontend.kind),
+            is_shadowed: ids.is_some_and(|ids| ids.shadowed.contains(&frontend.key)),
+            withheld: frontend.withheld,
+        });
+        let refused = port.selection.refused.iter();
+        let refused = refused.map(|&(endpoint, number, _)| EndpointName {
             backend: 0,
             bits: condition_bits(endpoint),
             out: Some(OutReason::Refused),
             ..place(endpoint, number, strings)
         });
-    let mut endpoints: Vec<_> = refused.collect();
-    for candidate in &port.selection.candidates {
-        endpoints.push(endpoint_name(planner, port, candidate, strings, kept_back));
-    }
-    endpoints.sort_by_key(|endpoint| (endpoint.address, endpoint.port));
-    let PortKey { name, is_v6 } = &port.key;
-    ServiceName {
-        id: planned.map_or(0, |planned| planned.id.raw()),
-        namespace: service.name.namespace.clone(),
-        name: service.name.name.clone(),
-        port_name: name.port.clone(),
-        protocol: name.protocol.number(),
-        is_v6: *is_v6,
-        frontends: frontends.collect(),
-        is_internal_local: service.internal_policy == TrafficPolicy::Local,
-        is_external_local: service.external_policy == TrafficPolicy::Local,
-        affinity_seconds: port.affinity_seconds,
-        endpoints,
-    }
-}
-
-fn endpoint_name<'a>(
-    planner: &Planner,
-    port: &DesiredPort<'a>,
-    candidate: &Candidate<'a>,
-    strings: &mut Strings<'a>,
-    kept_back: bool,
-) -> EndpointName {
-    let key = backend_key(&port.key, candidate);
-    let id = candidate
-        .keeps_flows()
-        .then(|| planner.backends.get(&key))
-        .flatten();
-    let mut bits = condition_bits(candidate.endpoint);
-    for (is_set, bit) in [
-        (candidate.is_local, EndpointName::LOCAL),
-        (
-            port.serves(Audience::Internal, candidate),
-            EndpointName::INTERNAL,
-        ),
-        (
-            port.serves(Audience::External, candidate),
-            EndpointName::EXTERNAL,
-        ),
-    ] {
-        if is_set {
-            bits |= bit;
+        let mut endpoints: Vec<_> = refused.collect();
+        let mut backends = ids.into_iter().flat_map(|ids| &*ids.backends);
+        for candidate in &port.selection.candidates {
+            let id = candidate.keeps_flows().then(|| backends.next()).flatten();
+            let id = id.copied().unwrap_or(0);
+            endpoints.push(self.endpoint_name(port, candidate, id, strings));
+        }
+        endpoints.sort_by_key(|endpoint| (endpoint.address, endpoint.port));
+        let PortKey { name, is_v6 } = &port.key;
+        ServiceName {
+            id: ids.map_or(0, |ids| ids.id),
+            namespace: service.name.namespace.as_ref().to_owned(),
+            name: service.name.name.as_ref().to_owned(),
+            port_name: name.port.clone(),
+            protocol: name.protocol.number(),
+            is_v6: *is_v6,
+            frontends: frontends.collect(),
+            is_internal_local: service.internal_policy == TrafficPolicy::Local,
+            is_external_local: service.external_policy == TrafficPolicy::Local,
+            affinity_seconds: port.affinity_seconds,
+            endpoints,
         }
     }
-    let no_room = kept_back.then_some(OutReason::NoRoom);
-    EndpointName {
-        backend: id.map_or(0, lb_common::id::BackendId::raw),
-        weight: candidate.weight,
-        bits,
-        out: candidate.out.or(no_room),
-        ..place(candidate.endpoint, candidate.port, strings)
+
+    fn endpoint_name<'a>(
+        &self,
+        port: &DesiredPort<'a>,
+        candidate: &Candidate<'a>,
+        backend: u32,
+        strings: &mut Strings<'a>,
+    ) -> EndpointName {
+        let mut bits = condition_bits(candidate.endpoint);
+        for (is_set, bit) in [
+            (candidate.is_local, EndpointName::LOCAL),
+            (
+                port.serves(Clients::OfClusterAddress, candidate),
+                EndpointName::INTERNAL,
+            ),
+            (
+                port.serves(Clients::Outside, candidate),
+                EndpointName::EXTERNAL,
+            ),
+        ] {
+            if is_set {
+                bits |= bit;
+            }
+        }
+        let no_room = self.is_kept_back.then_some(OutReason::NoRoom);
+        EndpointName {
+            backend,
+            weight: candidate.weight,
+            bits,
+            out: candidate.out.or(no_room),
+            ..place(candidate.endpoint, candidate.port, strings)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::flow::Protocol;
 use lb_common::id::ServiceId;
@@ -22,10 +23,11 @@ use fixture::{NODE, World, endpoint, service, slice};
 pub(crate) mod fixture;
 pub(crate) mod random;
 mod restart;
+mod rows;
 mod scale;
 
 const CAPACITY: Capacity = Capacity {
-    frontends: 64,
+    frontends: 128,
     services: 32,
     arena_words: 65_536,
     backends: 128,
@@ -274,22 +276,15 @@ fn the_oldest_service_gets_a_contested_frontend_and_its_heir_takes_over_without_
     settle(&mut planner, &mut memory, &world);
     let owner = |planner: &Planner, memory: &Memory| {
         let index = memory.frontends[&key("10.96.0.1", 80)].service_index();
-        planner
-            .services
-            .key(index)
-            .unwrap()
-            .name
-            .service
-            .name
-            .clone()
+        Arc::clone(&planner.services.key(index).unwrap().name.service.name)
     };
-    assert_eq!(owner(&planner, &memory), "old");
+    assert_eq!(&*owner(&planner, &memory), "old");
     let shadowed: Vec<_> = planner
         .reports()
         .into_iter()
         .map(|(name, _)| name.name)
         .collect();
-    assert_eq!(shadowed, ["ageless", "young"]);
+    assert_eq!(shadowed, ["ageless".into(), "young".into()]);
     world.services.remove(&fixture::name("old"));
     let writes = settle(&mut planner, &mut memory, &world);
     assert!(
@@ -297,7 +292,7 @@ fn the_oldest_service_gets_a_contested_frontend_and_its_heir_takes_over_without_
             .iter()
             .any(|write| matches!(write, Write::RemoveFrontend { .. }))
     );
-    assert_eq!(owner(&planner, &memory), "young");
+    assert_eq!(&*owner(&planner, &memory), "young");
 }
 
 #[test]
@@ -361,7 +356,7 @@ fn a_full_table_stops_one_service_and_touches_no_other() {
         let reports = planner.reports();
         assert!(
             matches!(reports.as_slice(), [(name, Report::TableFull { table: full, .. })]
-                if name.name == *"late" && *full == table),
+                if *name.name == *"late" && *full == table),
             "{reports:?}"
         );
         assert_eq!(memory.read_all().unwrap(), before);
@@ -444,17 +439,21 @@ fn the_snapshot_names_every_id_and_says_why_an_endpoint_is_out() {
     world.slice_mut("web-4").endpoints.push(unready);
     world.slice_mut("web-6").endpoints.push(endpoint("::1"));
     settle(&mut planner, &mut memory, &world);
-    let views = world.views();
-    let text = serde_json::to_string(&snapshot::Snapshot::new(
-        &planner,
-        NODE,
-        views.iter().cloned(),
-    ));
-    let names: names::Names = serde_json::from_str(&text.unwrap()).unwrap();
-    assert_eq!(
-        (names.version, names.node.as_str()),
-        (names::VERSION, NODE.name)
-    );
+    let node = NODE;
+    let service = Arc::new(world.services[&fixture::name("web")].clone());
+    let slices: Vec<_> = world.slices.values().cloned().map(Arc::new).collect();
+    let line = planner.snapshot(&service, &slices, &node).names(&node);
+    let head = names::Head {
+        version: names::VERSION,
+        node: node.name.into(),
+        reports: planner.report_names(),
+    };
+    let text = [
+        serde_json::to_string(&head).unwrap(),
+        serde_json::to_string(&line).unwrap(),
+    ];
+    let names = names::Names::read(text.join("\n").as_bytes()).unwrap();
+    assert_eq!(names.node, node.name);
     assert_eq!(names.services.len(), 4);
     for service in &names.services {
         assert!(

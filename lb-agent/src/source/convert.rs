@@ -14,16 +14,18 @@ pub mod service_cidr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::flow::Protocol;
 
+use super::intern::Interner;
 use super::report::{Detail, FieldProblem};
 use crate::model::name::ObjectName;
 
 /// Notes of what is wrong with an object that is used all the same.
 pub type Notes = Vec<FieldProblem>;
 
-fn object_name(metadata: &ObjectMeta) -> Result<ObjectName, FieldProblem> {
+fn object_name(metadata: &ObjectMeta, interner: &mut Interner) -> Result<ObjectName, FieldProblem> {
+    let name = cluster_name(metadata)?;
     Ok(ObjectName {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: cluster_name(metadata)?,
+        namespace: interner.get(metadata.namespace.as_deref().unwrap_or_default()),
+        name: interner.get_nearby(&name),
     })
 }
 

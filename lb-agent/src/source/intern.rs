@@ -3,27 +3,48 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Shares equal strings: the names of nodes and zones stand in every endpoint.
+/// How many strings are remembered that repeat nearby or not at all.
+const NEARBY: usize = 4096;
+
+/// Shares equal strings.
 #[derive(Debug, Default)]
 pub struct Interner {
+    /// Names of nodes, zones and namespaces, which stand everywhere.
     strings: BTreeSet<Arc<str>>,
+    /// Names of objects, which the next few objects may have too: there are too many of them to
+    /// remember all.
+    nearby: BTreeSet<Arc<str>>,
 }
 
 impl Interner {
-    /// The shared copy of a string.
+    /// The shared copy of a string that is in many objects.
     pub fn get(&mut self, string: &str) -> Arc<str> {
-        if let Some(shared) = self.strings.get(string) {
-            return Arc::clone(shared);
+        shared(&mut self.strings, string)
+    }
+
+    /// The shared copy of a string that may be in the next few objects: a Service and its slices
+    /// have one name, a Pod is in the slices of both families.
+    pub fn get_nearby(&mut self, string: &str) -> Arc<str> {
+        if self.nearby.len() >= NEARBY {
+            self.nearby.clear();
         }
-        let shared = Arc::<str>::from(string);
-        self.strings.insert(Arc::clone(&shared));
-        shared
+        shared(&mut self.nearby, string)
     }
 
     /// Forgets the strings nobody holds any more.
     pub fn sweep(&mut self) {
         self.strings.retain(|string| Arc::strong_count(string) > 1);
+        self.nearby.clear();
     }
+}
+
+fn shared(strings: &mut BTreeSet<Arc<str>>, string: &str) -> Arc<str> {
+    if let Some(shared) = strings.get(string) {
+        return Arc::clone(shared);
+    }
+    let shared = Arc::<str>::from(string);
+    strings.insert(Arc::clone(&shared));
+    shared
 }
 
 #[cfg(test)]
@@ -39,5 +60,18 @@ mod tests {
         drop(first);
         interner.sweep();
         assert_eq!(interner.strings, BTreeSet::from([other]));
+    }
+
+    #[test]
+    fn names_of_objects_are_shared_nearby_and_never_pile_up() {
+        let mut interner = Interner::default();
+        let first = interner.get_nearby("web-0");
+        assert!(Arc::ptr_eq(&first, &interner.get_nearby("web-0")));
+        for number in 0..3 * NEARBY {
+            interner.get_nearby(&format!("pod-{number}"));
+            assert!(interner.nearby.len() <= NEARBY);
+        }
+        interner.sweep();
+        assert!(interner.nearby.is_empty());
     }
 }

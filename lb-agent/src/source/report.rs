@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::kubernetes::problem::ApiProblem;
 use crate::model::endpoint::MAX_WEIGHT;
 
 /// What is wrong. Each says what the agent does about it, or what the operator can.
@@ -116,8 +117,8 @@ pub enum Detail {
         /// How often it is read.
         seconds: u64,
     },
-    /// More of the same file.
-    #[error("{count} more problems in this file")]
+    /// More of the same.
+    #[error("{count} more problems")]
     More {
         /// How many.
         count: usize,
@@ -186,6 +187,21 @@ impl fmt::Display for Problem {
 pub struct SourceReport {
     /// Sorted by file and position.
     pub problems: Vec<Problem>,
+    /// How the API server is, where it is the source.
+    pub api: Option<ApiReport>,
+}
+
+/// How the API server is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ApiReport {
+    /// The server that is asked.
+    pub server: String,
+    /// When an object last came, in seconds since the Unix epoch.
+    pub last_event_at: Option<u64>,
+    /// When Services and `EndpointSlices` were last listed as a whole, likewise.
+    pub last_list_at: Option<u64>,
+    /// What stands between us and it. The source logs these itself, since they come and go.
+    pub problems: Vec<ApiProblem>,
 }
 
 /// Remembers what was said, so that the same problem is said once while it lasts.
@@ -241,12 +257,14 @@ mod tests {
         let mut reporter = Reporter::default();
         let report = SourceReport {
             problems: vec![problem(1), problem(2)],
+            api: None,
         };
         assert_eq!(reporter.fresh(&report), report.problems);
         assert_eq!(reporter.fresh(&report), []);
         assert_eq!(
             reporter.fresh(&SourceReport {
-                problems: vec![problem(2)]
+                problems: vec![problem(2)],
+                api: None,
             }),
             []
         );

@@ -57,6 +57,21 @@ impl FrontendKey {
         }
     }
 
+    /// The key of a node port of one family: a wildcard, looked up once the address that was dialled
+    /// is found in `NODE_ADDRESSES`. Its address is the family's unspecified one, which no service
+    /// can have.
+    #[must_use]
+    #[inline(always)]
+    pub const fn node_port(is_v6: bool, port: u16, protocol: Protocol) -> Self {
+        Self::new(if is_v6 { ANY_V6 } else { ANY_V4 }, port, protocol)
+    }
+
+    /// Whether this is a key of [`Self::node_port`].
+    #[must_use]
+    pub fn is_node_port(&self) -> bool {
+        self.address == ANY_V4 || self.address == ANY_V6
+    }
+
     /// The mapped address.
     #[inline(always)]
     pub const fn address(&self) -> MappedAddress {
@@ -89,6 +104,11 @@ impl FrontendKey {
     }
 }
 
+/// `::`, the address of an IPv6 node port.
+const ANY_V6: MappedAddress = [0; 16];
+/// `::ffff:0.0.0.0`, the address of an IPv4 node port.
+const ANY_V4: MappedAddress = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
+
 /// What kind of address a client dialled.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
@@ -108,8 +128,8 @@ pub enum FrontendKind {
 /// Value of `FRONTENDS`, one word.
 ///
 /// ```text
-///  63            32 31      28 27  24 22        21              0
-/// | fingerprint    | flags    | kind | ready ep | service index  |
+///  63            32 31      29 28     27  24 22        21              0
+/// | fingerprint    | unused   | ranges | kind | ready ep | service index  |
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrontendValue(pub u64);
@@ -117,6 +137,7 @@ pub struct FrontendValue(pub u64);
 const INDEX_MASK: u64 = 0x3f_ffff;
 const READY_BIT: u64 = 1 << 22;
 const KIND_SHIFT: u32 = 24;
+const RANGES_BIT: u64 = 1 << 28;
 
 impl FrontendValue {
     /// The value of `key`. `has_ready` matters for a service address only: whether an echo request
@@ -157,6 +178,18 @@ impl FrontendValue {
         self.0 & READY_BIT != 0
     }
 
+    /// The same for a frontend whose clients must be in a network of `SOURCE_RANGES`.
+    #[must_use]
+    pub const fn with_source_ranges(self) -> Self {
+        Self(self.0 | RANGES_BIT)
+    }
+
+    /// Whether only clients may dial it whose address is in a network of `SOURCE_RANGES`.
+    #[inline(always)]
+    pub const fn has_source_ranges(self) -> bool {
+        self.0 & RANGES_BIT != 0
+    }
+
     /// The kind, `None` for a number that this version does not know.
     #[inline(always)]
     pub const fn kind(self) -> Option<FrontendKind> {
@@ -172,3 +205,33 @@ impl FrontendValue {
 }
 
 const _: () = assert!(size_of::<FrontendKey>() == 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_ports_of_the_families_are_different_keys_and_no_other_key_is_one() {
+        let v4 = FrontendKey::node_port(false, 30_080, Protocol::Tcp);
+        let v6 = FrontendKey::node_port(true, 30_080, Protocol::Tcp);
+        assert_ne!(v4, v6);
+        assert!(v4.is_node_port() && v6.is_node_port());
+        let mut address = v4.address();
+        address[15] = 1;
+        assert!(!FrontendKey::new(address, 30_080, Protocol::Tcp).is_node_port());
+        address = [0; 16];
+        address[9] = 1;
+        assert!(!FrontendKey::new(address, 30_080, Protocol::Tcp).is_node_port());
+    }
+
+    #[test]
+    fn the_bit_of_source_ranges_leaves_the_rest_of_a_value_alone() {
+        let key = FrontendKey::new([7; 16], 80, Protocol::Tcp);
+        let plain = FrontendValue::new(&key, FrontendKind::LoadBalancer, 0x3f_ffff, true);
+        let ranged = plain.with_source_ranges();
+        assert!(!plain.has_source_ranges() && ranged.has_source_ranges());
+        assert!(ranged.belongs_to(&key) && ranged.has_ready());
+        assert_eq!(ranged.service_index(), 0x3f_ffff);
+        assert_eq!(ranged.kind(), Some(FrontendKind::LoadBalancer));
+    }
+}

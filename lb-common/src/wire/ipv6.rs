@@ -122,7 +122,7 @@ impl Chain {
     #[inline(always)]
     pub const fn step(&mut self, bytes: [u8; 8]) -> Walk {
         let [next, length, b2, b3, i0, i1, i2, i3] = bytes;
-        let units = length as u16;
+        let units = u16::from_be_bytes([0, length]);
         let skipped = match self.protocol {
             FRAGMENT => {
                 let position = u16::from_be_bytes([b2, b3]);

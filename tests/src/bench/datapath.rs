@@ -33,7 +33,7 @@ const SERVICES: u32 = 100;
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir().context("make a directory for manifests")?;
     let manifests = Manifests::write(directory.path(), Format::Json, SERVICES)?;
-    let mut node = Node::new(directory.path())?;
+    let mut node = Node::new(directory.path(), None)?;
     node.start(&manifests.directory)?;
     let began = clock::now();
     let mut loaded = Loaded::load(node.paths().root(), &Sizes::default(), Variant::Normal)?;

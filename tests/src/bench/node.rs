@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_agent::{
     dataplane::{bpffs::PinPaths, layout::Table, syscall},
-    status::{self, AgentStatus},
+    status::{self, AgentStatus, SyncSpent},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -51,8 +51,10 @@ pub(super) struct Start {
     pub(super) processor: Duration,
     /// From objects parsed to tables complete, as it says itself.
     pub(super) programmed: Duration,
-    /// Processor time of the thread that plans and writes, from loaded to synced.
-    pub(super) planner: Duration,
+    /// Processor time that the agent says its steps took.
+    pub(super) spent: SyncSpent,
+    /// Processor time of all other threads, which read, parse and write names.
+    pub(super) others: Duration,
     /// The most anonymous memory seen, in KiB.
     pub(super) peak: u64,
 }
@@ -65,12 +67,13 @@ pub(super) struct Node {
     pins: PathBuf,
     state: PathBuf,
     log: PathBuf,
+    config: Option<PathBuf>,
     child: Option<Child>,
 }
 
 impl Node {
     /// Makes the namespace; state and log are in `directory`.
-    pub(super) fn new(directory: &Path) -> Result<Self> {
+    pub(super) fn new(directory: &Path, config: Option<PathBuf>) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         ns::sweep(Path::new(BPF_FS));
         mount_bpf_fs()?;
@@ -82,6 +85,7 @@ impl Node {
             pins: Path::new(BPF_FS).join(format!("{PIN_PREFIX}{name}")),
             state: directory.join(format!("state-{number}")),
             log: directory.join(format!("log-{number}")),
+            config,
             namespace,
             child: None,
         })
@@ -102,6 +106,9 @@ impl Node {
         let mut command =
             self.program
                 .command(&self.namespace, [&self.pins, &self.state], &arguments)?;
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -123,7 +130,6 @@ impl Node {
             };
             if start.loaded.is_zero() {
                 start.loaded = began.elapsed();
-                start.planner = processor_time(&format!("/proc/{pid}/task/{pid}/stat"))?;
             }
             let Some(micros) = status.first_sync_micros else {
                 return Ok(None);
@@ -131,8 +137,9 @@ impl Node {
             start.programmed = Duration::from_micros(micros);
             start.synced = began.elapsed();
             start.processor = processor_time(&format!("/proc/{pid}/stat"))?;
-            let planner = processor_time(&format!("/proc/{pid}/task/{pid}/stat"))?;
-            start.planner = planner.saturating_sub(start.planner);
+            start.spent = status.first_sync_spent.unwrap_or_default();
+            let main = processor_time(&format!("/proc/{pid}/task/{pid}/stat"))?;
+            start.others = start.processor.saturating_sub(main);
             Ok(Some(()))
         })?;
         Ok(start)
@@ -150,6 +157,12 @@ impl Node {
     /// The memory of the agent that runs.
     pub(super) fn memory(&self) -> Result<Memory> {
         memory(self.child.as_ref().context("no agent runs")?.id())
+    }
+
+    /// Processor time of the agent that runs.
+    pub(super) fn processor(&self) -> Result<Duration> {
+        let pid = self.child.as_ref().context("no agent runs")?.id();
+        processor_time(&format!("/proc/{pid}/stat"))
     }
 
     /// What the agent says of itself.
@@ -220,7 +233,7 @@ pub(super) fn time_until(
     began: Instant,
     mut look: impl FnMut() -> bool,
 ) -> Result<Duration> {
-    let pause = Duration::from_micros(200);
+    let pause = Duration::from_millis(1);
     clock::eventually_every(
         pause,
         what,

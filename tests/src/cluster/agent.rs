@@ -97,6 +97,8 @@ pub struct Agent {
     /// Its state directory.
     pub state: PathBuf,
     log: PathBuf,
+    /// Settings to start with; none by default.
+    pub(super) config: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -116,6 +118,7 @@ impl Agent {
             pins: Path::new(BPF_FS).join(format!("{PIN_PREFIX}{prefix}-{}", node.name)),
             state,
             log: directory.join(format!("{}.log", node.name)),
+            config: None,
             child: None,
         })
     }
@@ -131,6 +134,9 @@ impl Agent {
         command
             .arg("--source")
             .arg(format!("dir:{}", self.source.display()));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! TCP 10.96.0.1:80 = service 1                   FRONTENDS, a port
+//! TCP 192.0.2.1:80 = service 1, ExternalIp       the same at another than its cluster address
 //! 10.96.0.1 = address, ready                     FRONTENDS, an address
 //! service 1.0 = 1.0 x 126, 2.0 x 125             SERVICES and the region in ARENA: slots
 //! service 1.0 external = 1.0                     the same for external clients, where it differs
@@ -74,7 +75,7 @@ pub(super) fn meaning(actual: &Actual) -> String {
     text
 }
 
-fn line(text: &mut String, line: &str) {
+pub(super) fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("writing to a string cannot fail");
 }
 
@@ -95,6 +96,10 @@ fn frontend(key: &FrontendKey, value: FrontendValue) -> String {
                 "not ready"
             };
             format!("{} = address, {ready}", ip(key.address()))
+        }
+        (Some(protocol), Some(kind)) => {
+            let end = end(protocol, key.address(), key.port());
+            format!("{end} = service {index}, {kind:?}")
         }
         (_, kind) => format!("{key:?} = {kind:?} of service {index}"),
     }
@@ -170,11 +175,16 @@ fn ip(address: MappedAddress) -> IpAddr {
     Ipv6Addr::from(address).to_canonical()
 }
 
-fn end(protocol: Protocol, address: MappedAddress, port: u16) -> String {
-    let name = match protocol {
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
-    };
+    }
+}
+
+/// A port of an address.
+pub(super) fn end(protocol: Protocol, address: MappedAddress, port: u16) -> String {
+    let name = protocol_name(protocol);
     format!("{name} {}", SocketAddr::new(ip(address), port))
 }

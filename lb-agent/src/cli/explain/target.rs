@@ -158,7 +158,7 @@ fn client_addresses(client: &Client, names: &Names) -> Result<Vec<IpAddr>, CliEr
     let mut addresses = Vec::new();
     for service in &names.services {
         for endpoint in &service.endpoints {
-            if service.namespace == name.namespace
+            if *service.namespace == *name.namespace
                 && names.string(endpoint.pod) == Some(&name.name)
                 && !addresses.contains(&endpoint.address)
             {
@@ -236,8 +236,8 @@ mod tests {
         let pod = |port| {
             Client::Pod(
                 ObjectName {
-                    namespace: "default".to_owned(),
-                    name: "client-0".to_owned(),
+                    namespace: "default".into(),
+                    name: "client-0".into(),
                 },
                 port,
             )

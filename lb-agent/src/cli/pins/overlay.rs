@@ -24,6 +24,7 @@ use crate::cli::error::CliError;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::layout::Table;
+use crate::dataplane::mmap::Access;
 use crate::dataplane::tables::{self, AffinityMap, FrontendMap, WordReader};
 
 /// Words of a flow table that were written here, by position.
@@ -165,8 +166,8 @@ impl DryTables {
     pub(crate) fn open(paths: &PinPaths) -> Result<Self, CliError> {
         let words = |table| WordReader::open(paths, table);
         Ok(Self {
-            frontends: tables::frontends(paths)?,
-            affinity: tables::affinity(paths)?,
+            frontends: tables::frontends(paths, Access::Read)?,
+            affinity: tables::affinity(paths, Access::Read)?,
             services: words(Table::Services)?,
             arena: words(Table::Arena)?,
             backends: words(Table::Backends)?,

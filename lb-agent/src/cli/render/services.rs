@@ -154,11 +154,12 @@ fn frontends(frontends: &[FrontendView]) -> Cell {
     }
 }
 
-const fn frontend_state(frontend: &FrontendView) -> &'static str {
-    match (frontend.shadowed, frontend.programmed) {
-        (true, _) => " (an older Service has this address and port)",
-        (false, false) => " (not in the kernel)",
-        (false, true) => "",
+fn frontend_state(frontend: &FrontendView) -> String {
+    match (frontend.shadowed, frontend.withheld, frontend.programmed) {
+        (true, ..) => " (another Service has this address and port)".to_owned(),
+        (false, Some(reason), _) => format!(" (not in the kernel: {reason})"),
+        (false, None, false) => " (not in the kernel)".to_owned(),
+        (false, None, true) => String::new(),
     }
 }
 

@@ -96,10 +96,21 @@ fn agent_into(out: &mut impl Write, agent: &AgentView) -> io::Result<()> {
     };
     writeln!(out, "agent       {state}")?;
     writeln!(out, "source      {}", agent.source)?;
-    let sync = agent.last_sync_seconds.map_or_else(
-        || "not yet".to_owned(),
-        |ago| format!("{} ago", units::seconds(ago)),
-    );
+    let ago = |seconds: Option<u64>| {
+        seconds.map_or_else(
+            || "not yet".to_owned(),
+            |seconds| format!("{} ago", units::seconds(seconds)),
+        )
+    };
+    if let Some(api) = &agent.api {
+        let (event, list) = (ago(api.last_event_seconds), ago(api.last_list_seconds));
+        writeln!(
+            out,
+            "API server  {}; last event {event}, all listed {list}",
+            api.server
+        )?;
+    }
+    let sync = ago(agent.last_sync_seconds);
     match agent.pending_writes {
         0 => writeln!(out, "last sync   {sync}"),
         pending => writeln!(out, "last sync   {sync}; {pending} writes are tried again"),

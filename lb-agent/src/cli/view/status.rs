@@ -82,6 +82,20 @@ pub struct AgentView {
     pub last_sync_seconds: Option<u64>,
     /// Writes that failed and are tried again.
     pub pending_writes: u64,
+    /// How the API server is; `None` where objects come from elsewhere.
+    pub api: Option<ApiView>,
+}
+
+/// How the API server is.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiView {
+    /// The server that is asked.
+    pub server: String,
+    /// Seconds since an object last came from it; `None` if never.
+    pub last_event_seconds: Option<u64>,
+    /// Seconds since it last sent all Services and `EndpointSlices`; `None` if never.
+    pub last_list_seconds: Option<u64>,
 }
 
 /// Memory of one map.
@@ -164,6 +178,11 @@ pub fn status(inputs: &StatusInputs<'_>) -> StatusView {
                 .last_sync_at
                 .map(|last| inputs.now.saturating_sub(last)),
             pending_writes: agent.pending_writes,
+            api: agent.api.as_ref().map(|api| ApiView {
+                server: api.server.clone(),
+                last_event_seconds: api.last_event_at.map(|at| inputs.now.saturating_sub(at)),
+                last_list_seconds: api.last_list_at.map(|at| inputs.now.saturating_sub(at)),
+            }),
         }),
         services: inputs.tables.services.len(),
         frontends: inputs

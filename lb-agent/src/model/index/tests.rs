@@ -6,7 +6,7 @@ use lb_common::flow::Protocol;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort};
+use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, Hints};
 use crate::model::service::{ServicePort, TrafficPolicy};
 
 fn name(name: &str) -> ObjectName {
@@ -49,8 +49,8 @@ fn slice(slice: &str, service: &str, last_octet: u8) -> Arc<EndpointSlice> {
             terminating: false,
             node: None,
             zone: None,
-            zone_hints: vec![],
-            node_hints: vec![],
+            zone_hints: Hints::default(),
+            node_hints: Hints::default(),
             pod: None,
         }],
         ports: vec![EndpointPort {
@@ -59,6 +59,7 @@ fn slice(slice: &str, service: &str, last_octet: u8) -> Arc<EndpointSlice> {
             port: 8080,
         }],
         weight: DEFAULT_WEIGHT,
+        triggered_micros: None,
     })
 }
 
@@ -121,7 +122,7 @@ fn a_slice_joins_its_service_in_either_order() {
     );
     let slices: Vec<_> = model
         .slices(&name("web"))
-        .map(|slice| slice.name.name.clone())
+        .map(|slice| &*slice.name.name)
         .collect();
     assert_eq!(slices, ["web-0", "web-1"]);
     assert_eq!(model.slices(&name("other")).len(), 0);
@@ -234,7 +235,7 @@ fn a_new_list_deletes_only_when_services_and_slices_are_both_complete() {
     );
     let left: Vec<_> = model
         .services()
-        .map(|service| service.name.name.as_str())
+        .map(|service| &*service.name.name)
         .collect();
     assert_eq!(left, ["kept"]);
     assert_eq!(model.slices(&name("gone")).len(), 0);

@@ -1,4 +1,5 @@
-//! kube-proxy's own tables for endpoint categories and slices, row by row.
+//! kube-proxy's own tables for endpoint categories (11.9, rows by their number) and for joining
+//! slices (11.11).
 
 use super::*;
 use crate::model::service::Service;
@@ -85,9 +86,9 @@ fn check(
     let node = NodeView {
         name: node,
         zone,
-        addresses: &[],
+        ..NodeView::default()
     };
-    let lists = Lists::of(&service, service.ports[0].node_port);
+    let lists = Lists::of(&service, service.ports[0].node_port, false);
     let selection = select(&view, &node, ("http", Protocol::Tcp), false, lists);
     assert_eq!(
         lists.cluster,
@@ -114,11 +115,11 @@ const A1: (Option<&str>, &str) = (Some("a"), "n1");
 const NONE: (Option<&str>, &str) = (None, "node-0");
 
 #[test]
-fn hints_choose_among_ready_endpoints() {
+fn row_11_9_hints_choose_among_ready_endpoints() {
     let four = "3[a] 4[b] 5[c] 6[a]";
     let here = "3[a]L 4[b]L 5[c] 6[a]";
     check(
-        "zone filter",
+        "1: zone filter",
         A,
         CLUSTER,
         four,
@@ -127,7 +128,7 @@ fn hints_choose_among_ready_endpoints() {
     );
     let merged: (List<'_>, List<'_>, &[u8]) = (Some(&[3, 6]), Some(&[3, 4]), &[3, 4, 6]);
     check(
-        "topology does not apply to local",
+        "2: topology does not apply to local",
         A,
         EXTERNAL_LOCAL,
         here,
@@ -135,7 +136,7 @@ fn hints_choose_among_ready_endpoints() {
         true,
     );
     check(
-        "nor to internal local",
+        "3: nor to internal local",
         A,
         INTERNAL_LOCAL_NODE_PORT,
         here,
@@ -145,7 +146,7 @@ fn hints_choose_among_ready_endpoints() {
     for zone in [None, Some(""), Some("b")] {
         let only: (List<'_>, List<'_>, &[u8]) = (Some(&[3]), None, &[3]);
         check(
-            "no zone, or nobody for it",
+            "4 to 6: no zone, or nobody for it",
             (zone, "node-0"),
             CLUSTER,
             "3[a]",
@@ -154,9 +155,13 @@ fn hints_choose_among_ready_endpoints() {
         );
     }
     for (description, endpoints, cluster) in [
-        ("unready in zone", "3[a] 4[b] 5[c] 6[a]-", &[3][..]),
-        ("nobody ready in zone", "3[a]- 4[b] 5[c] 6[a]-", &[4, 5]),
-        ("one hint is missing", "3[a] 4[b] 5[] 6[a]", &[3, 4, 5, 6]),
+        ("7: unready in zone", "3[a] 4[b] 5[c] 6[a]-", &[3][..]),
+        ("8: nobody ready in zone", "3[a]- 4[b] 5[c] 6[a]-", &[4, 5]),
+        (
+            "9: one hint is missing",
+            "3[a] 4[b] 5[] 6[a]",
+            &[3, 4, 5, 6],
+        ),
         (
             "an unready one without hints",
             "3[a] 4[b] 5[]- 6[a]",
@@ -175,7 +180,7 @@ fn hints_choose_among_ready_endpoints() {
     let multiple = "3[a,b,c] 4[b,c] 5[b,d] 6[c]";
     let expected: (List<'_>, List<'_>, &[u8]) = (Some(&[3, 4, 6]), None, &[3, 4, 6]);
     check(
-        "several zones",
+        "10: several zones",
         (Some("c"), "node-0"),
         CLUSTER,
         multiple,
@@ -185,20 +190,21 @@ fn hints_choose_among_ready_endpoints() {
 }
 
 #[test]
-fn node_hints_come_before_zone_hints() {
+fn row_11_9_node_hints_come_before_zone_hints() {
     let hinted = "3[a;n1] 4[b;n2] 5[c;n3] 6[a;n4]";
     check(
-        "this node",
+        "12: this node",
         A1,
         CLUSTER,
         hinted,
         (Some(&[3]), None, &[3]),
         true,
     );
+    // ours: row 11 is of a feature gate that is off; it is locked on since Kubernetes 1.35.
     let other = "3[a;n1] 4[] 5[c;n3] 6[a;n4]";
     let all: (List<'_>, List<'_>, &[u8]) = (Some(&[3, 4, 5, 6]), None, &[3, 4, 5, 6]);
     check(
-        "one without hints disables both",
+        "13: one without hints disables both",
         A1,
         CLUSTER,
         other,
@@ -206,7 +212,7 @@ fn node_hints_come_before_zone_hints() {
         true,
     );
     check(
-        "nobody for this node",
+        "14: nobody for this node",
         A,
         CLUSTER,
         hinted,
@@ -216,36 +222,36 @@ fn node_hints_come_before_zone_hints() {
 }
 
 #[test]
-fn policies_decide_which_lists_there_are() {
+fn row_11_9_policies_decide_which_lists_there_are() {
     let mixed = "0[a]L 1[b]L 2[a] 3[b]";
     let expected: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 2]), Some(&[0, 1]), &[0, 1, 2]);
-    check("merge", A, EXTERNAL_LOCAL, mixed, expected, true);
+    check("15: merge", A, EXTERNAL_LOCAL, mixed, expected, true);
     let check = |description, policies, endpoints, lists, any| {
         check(description, NONE, policies, endpoints, lists, any);
     };
     check(
-        "no endpoints",
+        "16: no endpoints",
         INTERNAL_LOCAL,
         "",
         (None, Some(&[]), &[]),
         false,
     );
     check(
-        "all remote",
+        "17: all remote",
         INTERNAL_LOCAL,
         "0[] 1[]",
         (None, Some(&[]), &[]),
         true,
     );
     check(
-        "all local",
+        "18: all local",
         INTERNAL_LOCAL,
         "0[]L 1[]L",
         (None, Some(&[0, 1]), &[0, 1]),
         true,
     );
     check(
-        "one local",
+        "19: one local",
         INTERNAL_LOCAL,
         "0[]L 1[]",
         (None, Some(&[0]), &[0]),
@@ -253,17 +259,17 @@ fn policies_decide_which_lists_there_are() {
     );
     let both: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 1]), Some(&[0]), &[0, 1]);
     check(
-        "internal local",
+        "23: internal local",
         INTERNAL_LOCAL_NODE_PORT,
         "0[]L 1[]",
         both,
         true,
     );
-    check("external local", EXTERNAL_LOCAL, "0[]L 1[]", both, true);
-    check("both local", BOTH_LOCAL, "0[]L 1[]", both, true);
+    check("24: external local", EXTERNAL_LOCAL, "0[]L 1[]", both, true);
+    check("25: both local", BOTH_LOCAL, "0[]L 1[]", both, true);
     let remote: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 1]), Some(&[]), &[0, 1]);
     check(
-        "both local, all remote",
+        "26: both local, all remote",
         BOTH_LOCAL,
         "0[] 1[]",
         remote,
@@ -271,7 +277,7 @@ fn policies_decide_which_lists_there_are() {
     );
     let neither: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 1]), None, &[0, 1]);
     check(
-        "external policy of nothing",
+        "29: external policy of nothing",
         EXTERNAL_LOCAL_UNREACHABLE,
         "0[] 1[]L",
         neither,
@@ -279,42 +285,62 @@ fn policies_decide_which_lists_there_are() {
     );
     check("both cluster", CLUSTER_NODE_PORT, "0[] 1[]L", neither, true);
     check(
-        "internal only",
+        "30: internal only",
         INTERNAL_LOCAL,
         "0[] 1[]L",
         (None, Some(&[1]), &[1]),
         true,
     );
-    check("none at all", CLUSTER, "", (Some(&[]), None, &[]), false);
+    check(
+        "31: none at all",
+        CLUSTER,
+        "",
+        (Some(&[]), None, &[]),
+        false,
+    );
 }
 
 #[test]
-fn terminating_endpoints_serve_when_nobody_is_ready() {
+fn row_11_9_terminating_endpoints_serve_when_nobody_is_ready() {
+    check(
+        "32: unready in zone, nobody else",
+        A,
+        CLUSTER,
+        "0[]-",
+        (Some(&[]), None, &[]),
+        false,
+    );
     let check = |description, policies, endpoints, lists, any| {
         check(description, NONE, policies, endpoints, lists, any);
     };
     check(
-        "all unready",
+        "20: all unready",
         CLUSTER,
         "0[]- 1[]-",
         (Some(&[]), None, &[]),
         false,
     );
     check(
-        "one unready",
+        "21: one unready",
         CLUSTER,
         "0[]- 1[]",
         (Some(&[1]), None, &[1]),
         true,
     );
     let both: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 1]), None, &[0, 1]);
-    check("fallback", CLUSTER, "0[]stL 1[]st", both, true);
+    check("22: fallback", CLUSTER, "0[]stL 1[]st", both, true);
     let remote: (List<'_>, List<'_>, &[u8]) = (Some(&[0, 1]), Some(&[]), &[0, 1]);
-    check("remote fallback", BOTH_LOCAL, "0[]st 1[]st", remote, true);
+    check(
+        "27: remote fallback",
+        BOTH_LOCAL,
+        "0[]st 1[]st",
+        remote,
+        true,
+    );
     let independent: (List<'_>, List<'_>, &[u8]) = (Some(&[0]), Some(&[2]), &[0, 2]);
     let endpoints = "0[] 1[]-L 2[]stL 3[]st";
     check(
-        "independent fallbacks",
+        "28: independent fallbacks",
         EXTERNAL_LOCAL,
         endpoints,
         independent,
@@ -348,7 +374,7 @@ fn terminating_endpoints_serve_when_nobody_is_ready() {
 fn joined(slices: &[EndpointSlice]) -> Vec<(String, bool, bool, bool)> {
     let service = with(CLUSTER);
     let view = ServiceView::new(&service, slices);
-    let lists = Lists::of(&service, 0);
+    let lists = Lists::of(&service, 0, false);
     let port = ("http", Protocol::Tcp);
     let selection = select(&view, &NodeView::default(), port, false, lists);
     let entries = selection.candidates.iter().map(|candidate| {
@@ -366,7 +392,7 @@ fn joined(slices: &[EndpointSlice]) -> Vec<(String, bool, bool, bool)> {
 }
 
 #[test]
-fn endpoints_are_joined_by_family_port_name_and_protocol() {
+fn row_11_11_endpoints_are_joined_by_family_port_name_and_protocol() {
     let mut other = slice("b", "web", &[("http", 8080)], [parse("4[]")]);
     other.ports[0].protocol = Protocol::Udp;
     let slices = [
@@ -394,7 +420,7 @@ fn endpoints_are_joined_by_family_port_name_and_protocol() {
 }
 
 #[test]
-fn of_duplicates_the_last_counts_that_does_not_terminate() {
+fn row_11_11_of_duplicates_the_last_counts_that_does_not_terminate() {
     let with = |name, flags| {
         slice(
             name,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lb_common::flow::Protocol;
 
-use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice};
+use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice, Hints};
 use crate::model::name::ObjectName;
 use crate::model::service::{Service, ServicePort, TrafficPolicy};
 use crate::plan::{NodeView, ServiceView};
@@ -16,6 +16,7 @@ pub(crate) const NODE: NodeView<'static> = NodeView {
     name: "node-a",
     zone: Some("zone-a"),
     addresses: &[],
+    service_cidrs: &[],
 };
 
 pub(crate) fn name(name: &str) -> ObjectName {
@@ -58,8 +59,8 @@ pub(crate) fn endpoint(address: &str) -> Endpoint {
         terminating: false,
         node: Some("node-b".into()),
         zone: Some("zone-b".into()),
-        zone_hints: Vec::default(),
-        node_hints: Vec::default(),
+        zone_hints: Hints::default(),
+        node_hints: Hints::default(),
         pod: None,
     }
 }
@@ -88,6 +89,7 @@ pub(crate) fn slice(
             })
             .collect(),
         weight: DEFAULT_WEIGHT,
+        triggered_micros: None,
     }
 }
 

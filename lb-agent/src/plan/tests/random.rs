@@ -6,8 +6,10 @@ use lb_common::table::region::RegionHeader;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::endpoint::Endpoint;
-use crate::model::service::TrafficPolicy;
+use crate::model::endpoint::{Endpoint, Hints};
+use crate::model::service::{Service, TrafficPolicy};
+use crate::plan::desired::Desired;
+use crate::plan::expand::PortKey;
 
 /// What clients of one frontend see: everything but ids and offsets.
 type Seen = BTreeMap<FrontendKey, Option<[(RegionHeader, Vec<(IpAddr, u16, u8)>, Vec<u16>); 2]>>;
@@ -49,6 +51,7 @@ pub(crate) enum Event {
         service: u8,
         ports: u8,
         policies: u8,
+        externals: u8,
         is_dual: bool,
     },
     DeleteService(u8),
@@ -67,8 +70,9 @@ pub(crate) enum Event {
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     let endpoints = proptest::collection::vec((0..12_u8, 0..32_u8), 0..6);
     prop_oneof![
-        4 => (0..5_u8, 1..4_u8, 0..8_u8, any::<bool>()).prop_map(
-            |(service, ports, policies, is_dual)| Event::Service { service, ports, policies, is_dual }),
+        4 => (0..5_u8, 1..4_u8, 0..8_u8, 0..32_u8, any::<bool>()).prop_map(
+            |(service, ports, policies, externals, is_dual)| Event::Service {
+                service, ports, policies, externals, is_dual }),
         2 => (0..5_u8).prop_map(Event::DeleteService),
         6 => (0..8_u8, 0..5_u8, endpoints, prop_oneof![Just(0_u16), Just(100), 1..1000_u16], any::<bool>())
             .prop_map(|(slice, service, endpoints, weight, is_v6)| Event::Slice {
@@ -97,12 +101,47 @@ fn random_endpoint(number: u8, bits: u8, is_v6: bool) -> Endpoint {
         terminating: bits & 4 != 0,
         node: Some(if bits & 8 == 0 { "node-a" } else { "node-b" }.into()),
         zone_hints: if bits & 16 == 0 {
-            Vec::default()
+            Hints::default()
         } else {
-            vec!["zone-a".into()]
+            ["zone-a".into()].into_iter().collect()
         },
         ..endpoint(&address.to_string())
     }
+}
+
+/// External addresses that Services contend for, one of them a cluster address of others.
+fn add_externals(service: &mut Service, number: u8, bits: u8) {
+    let addresses = [
+        (1, format!("192.0.2.{}", number % 2)),
+        (2, "10.96.0.1".to_owned()),
+        (4, "2001:db8::1".to_owned()),
+    ];
+    for (bit, address) in addresses {
+        if bits & bit != 0 {
+            service.external_ips.push(address.parse().unwrap());
+        }
+    }
+    if bits & 8 != 0 {
+        service.load_balancer_ips.push("192.0.2.0".parse().unwrap());
+    }
+    if bits & 16 != 0 {
+        let range = ("203.0.113.0".parse().unwrap(), 25);
+        service.source_ranges.push(range);
+    }
+}
+
+/// The published frontends with the service ports behind them.
+fn owners(planner: &Planner, memory: &Memory) -> Vec<(FrontendKey, PortKey)> {
+    let ports = memory
+        .frontends
+        .iter()
+        .filter(|(key, _)| key.protocol().is_some());
+    ports
+        .map(|(key, value)| {
+            let port = planner.services.key(value.service_index()).unwrap();
+            (*key, PortKey::clone(port))
+        })
+        .collect()
 }
 
 pub(crate) fn happen(world: &mut World, event: &Event) {
@@ -111,6 +150,7 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
             service: number,
             ports,
             policies,
+            externals,
             is_dual,
         } => {
             let v4 = format!("10.96.0.{}", number / 2);
@@ -124,6 +164,7 @@ pub(crate) fn happen(world: &mut World, event: &Event) {
             service.external_policy = policy(policies & 2);
             service.ports[0].node_port = u16::from(policies & 4) * 7500;
             service.affinity_seconds = (policies & 6 == 6).then_some(10_800);
+            add_externals(&mut service, *number, *externals);
             world.add_service(service);
         }
         Event::DeleteService(number) => {
@@ -167,11 +208,18 @@ fn run(capacity: Capacity, events: &[Event]) -> Result<(), TestCaseError> {
             _ => {}
         }
         settle(&mut planner, &mut memory, &world);
-        let kept_back = planner.kept_back().next().is_some();
+        let kept_back =
+            planner.kept_back().next().is_some() || planner.frontends.waiting().next().is_some();
         if !kept_back {
             let (mut fresh, mut expected) = (Planner::new(CAPACITY), Memory::new(CAPACITY));
             settle(&mut fresh, &mut expected, &world);
             prop_assert_eq!(seen(&memory), seen(&expected));
+            let desired = Desired::of(world.views(), &NODE);
+            let published = desired.published();
+            let published: Vec<_> = published
+                .map(|(key, owner)| (*key, owner.port.clone()))
+                .collect();
+            prop_assert_eq!(owners(&planner, &memory), published);
         }
     }
     settle(&mut planner, &mut memory, &World::default());

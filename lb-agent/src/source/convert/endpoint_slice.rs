@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::{
     Endpoint as ApiEndpoint, EndpointPort as ApiPort, EndpointSlice as ApiSlice,
 };
+use k8s_openapi::jiff::Timestamp;
 
 use super::{Notes, address, label, object_name, port, protocol};
 use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice, MAX_WEIGHT};
@@ -18,6 +19,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Annotation of the weight of a slice's endpoints.
 pub const WEIGHT: &str = "steerage.dev/weight";
+/// Annotation of when what changed the slice happened.
+pub const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The most endpoints of one slice. The API server allows 1000; a slice written by hand may have
 /// as many as a port's worth of table slots.
 pub const MAX_ENDPOINTS: usize = 65_535;
@@ -28,7 +31,7 @@ pub fn convert(
     interner: &mut Interner,
     notes: &mut Notes,
 ) -> Result<Option<EndpointSlice>, FieldProblem> {
-    let name = object_name(&slice.metadata)?;
+    let name = object_name(&slice.metadata, interner)?;
     if label(&slice.metadata, HEADLESS).is_some() {
         return Ok(None);
     }
@@ -59,13 +62,14 @@ pub fn convert(
     }
     Ok(Some(EndpointSlice {
         service: ObjectName {
-            namespace: name.namespace.clone(),
-            name: service.to_owned(),
+            namespace: Arc::clone(&name.namespace),
+            name: interner.get_nearby(service),
         },
         is_v6,
         endpoints,
         ports: ports(slice.ports.as_deref().unwrap_or_default(), notes),
         weight: weight(slice, notes),
+        triggered_micros: triggered_micros(slice),
         name,
     }))
 }
@@ -129,7 +133,9 @@ fn endpoint(
         zone: entry.zone.as_deref().map(|zone| interner.get(zone)),
         zone_hints: zones.iter().map(|zone| interner.get(&zone.name)).collect(),
         node_hints: nodes.iter().map(|node| interner.get(&node.name)).collect(),
-        pod: pod.and_then(|pod| pod.name.as_deref()).map(Arc::from),
+        pod: pod
+            .and_then(|pod| pod.name.as_deref())
+            .map(|name| interner.get_nearby(name)),
     })
 }
 
@@ -173,6 +179,13 @@ fn weight(slice: &ApiSlice, notes: &mut Notes) -> u16 {
             ));
             DEFAULT_WEIGHT
         })
+}
+
+/// Only a latency is measured by it: what cannot be read is as if it were not there.
+fn triggered_micros(slice: &ApiSlice) -> Option<i64> {
+    let text = slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let time: Timestamp = text.parse().ok()?;
+    Some(time.as_microsecond())
 }
 
 #[cfg(test)]

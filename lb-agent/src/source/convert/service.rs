@@ -23,10 +23,10 @@ pub const MAX_AFFINITY_SECONDS: u32 = 86_400;
 /// The Service, unless it is headless, an `ExternalName` or another proxy's.
 pub fn convert(
     service: &ApiService,
-    _interner: &mut Interner,
+    interner: &mut Interner,
     notes: &mut Notes,
 ) -> Result<Option<Service>, FieldProblem> {
-    let name = object_name(&service.metadata)?;
+    let name = object_name(&service.metadata, interner)?;
     if label(&service.metadata, PROXY_NAME).is_some() {
         return Ok(None);
     }

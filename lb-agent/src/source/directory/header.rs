@@ -257,9 +257,10 @@ impl Typed {
             }
         };
         let is_namespaced = matches!(kind, Kind::Service | Kind::EndpointSlice);
+        let namespace = name.namespace.filter(|_| is_namespaced);
         let name = ObjectName {
-            namespace: name.namespace.filter(|_| is_namespaced).unwrap_or_default(),
-            name: name.name.unwrap_or_default(),
+            namespace: interner.get(namespace.as_deref().unwrap_or_default()),
+            name: interner.get_nearby(name.name.as_deref().unwrap_or_default()),
         };
         Ok((Key { kind, name }, object.unwrap_or(Object::None)))
     }

@@ -84,7 +84,10 @@ impl Holdings {
             }
         }
         problems.sort();
-        SourceReport { problems }
+        SourceReport {
+            problems,
+            api: None,
+        }
     }
 
     /// The names of the files that hold something or have problems.
@@ -97,7 +100,7 @@ impl Holdings {
     }
 
     fn replace_file(&mut self, file: &Arc<str>, content: Option<FileContent>) {
-        let before = self.files.remove(file).unwrap_or_default();
+        let mut before = self.files.remove(file).unwrap_or_default();
         for key in before.keys() {
             if let Some(holders) = self.holders.get_mut(key) {
                 holders.retain(|holder| holder != file);
@@ -115,13 +118,13 @@ impl Holdings {
             .objects
             .into_iter()
             .map(|(key, (object, position))| {
-                (
-                    key,
-                    Held {
-                        object,
-                        position: Some(position),
-                    },
-                )
+                // The model holds the value that was there, and hears nothing of an equal one.
+                let (key, object) = match before.remove_entry(&key) {
+                    Some((key, held)) if held.object == object => (key, held.object),
+                    _ => (key, object),
+                };
+                let position = Some(position);
+                (key, Held { object, position })
             })
             .collect();
         if content.is_partial {
@@ -200,7 +203,7 @@ mod tests {
 
     fn key(name: &str) -> Arc<Key> {
         let name = ObjectName {
-            namespace: String::new(),
+            namespace: Arc::default(),
             name: name.into(),
         };
         Arc::new(Key {
@@ -260,6 +263,21 @@ mod tests {
             [Event::NodeRemoved("n".into())]
         );
         assert!(holdings.file_names().is_empty() && holdings.holders.is_empty());
+    }
+
+    #[test]
+    fn what_did_not_change_in_a_file_that_did_is_held_once() {
+        let mut holdings = Holdings::default();
+        let first = Some(file(&[("m", "z"), ("n", "z")], false));
+        let events = holdings.replace(vec![("a".into(), first)]);
+        let [Event::NodeApplied(told), _] = events.as_slice() else {
+            panic!("{events:?}");
+        };
+        let second = Some(file(&[("m", "z"), ("n", "other")], false));
+        let changed = holdings.replace(vec![("a".into(), second)]);
+        assert_eq!(changed, [applied("n", "other")]);
+        // One here, one with whoever was told.
+        assert_eq!(Arc::strong_count(told), 2);
     }
 
     #[test]

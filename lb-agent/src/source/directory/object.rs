@@ -22,7 +22,7 @@ impl Key {
         match self.kind {
             Kind::Service => Some(Event::ServiceRemoved(self.name.clone())),
             Kind::EndpointSlice => Some(Event::SliceRemoved(self.name.clone())),
-            Kind::Node => Some(Event::NodeRemoved(self.name.name.clone())),
+            Kind::Node => Some(Event::NodeRemoved(self.name.name.as_ref().to_owned())),
             Kind::ServiceCidr => None,
         }
     }

@@ -60,7 +60,7 @@ impl Running {
     fn services(&self) -> Vec<&str> {
         self.model
             .services()
-            .map(|service| service.name.name.as_str())
+            .map(|service| &*service.name.name)
             .collect()
     }
 

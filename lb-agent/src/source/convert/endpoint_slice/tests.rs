@@ -151,8 +151,8 @@ fn topology_and_the_pod_are_kept() {
         panic!("two endpoints")
     };
     assert_eq!(first.zone.as_deref(), Some("zone-a"));
-    assert_eq!(first.zone_hints, ["zone-a".into(), "zone-b".into()]);
-    assert_eq!(first.node_hints, ["node-a".into()]);
+    assert_eq!(*first.zone_hints, ["zone-a".into(), "zone-b".into()]);
+    assert_eq!(*first.node_hints, ["node-a".into()]);
     assert_eq!(first.pod.as_deref(), Some("web-0"));
     assert_eq!(second.pod, None);
     assert!(Arc::ptr_eq(
@@ -226,4 +226,22 @@ fn a_slice_of_more_endpoints_than_there_are_ports_is_refused() {
         limit: MAX_ENDPOINTS,
     };
     assert_eq!(outcome, Err(FieldProblem::new("endpoints", detail)));
+}
+
+#[test]
+fn the_time_of_the_change_is_kept_in_microseconds_where_it_can_be_read() {
+    for (text, expected) in [
+        ("2026-11-21T23:54:10Z", Some(1_795_305_250_000_000)),
+        (
+            "2026-11-21T23:54:10.123456789Z",
+            Some(1_795_305_250_123_456),
+        ),
+        ("2026-11-22T00:54:10.5+01:00", Some(1_795_305_250_500_000)),
+        ("yesterday", None),
+        ("", None),
+    ] {
+        let labels = json!({SERVICE_NAME: "svc"});
+        let slice = clean(with_metadata(labels, json!({TRIGGER_TIME: text})));
+        assert_eq!(slice.triggered_micros, expected, "{text}");
+    }
 }

@@ -214,6 +214,6 @@ fn problems_beyond_a_hundred_are_counted() {
     assert_eq!(content.problems.len(), MAX_PROBLEMS + 1);
     assert_eq!(
         content.problems[MAX_PROBLEMS].to_string(),
-        "file: 5 more problems in this file"
+        "file: 5 more problems"
     );
 }

@@ -1,0 +1,289 @@
+//! From the agent's loop to what it shows to the outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lb_common::flows::SLOTS;
+
+use super::Agent;
+use super::objects::ModelObjects;
+use crate::clock::{self, Moment};
+use crate::dataplane::bpffs::PinPaths;
+use crate::dataplane::layout::Table;
+use crate::dataplane::sweep::Walk;
+use crate::interfaces::Devices;
+use crate::model::event::Event;
+use crate::model::index::Model;
+use crate::model::name::ObjectName;
+use crate::outside::addresses::listen_addresses;
+use crate::outside::metrics::SyncKind;
+use crate::outside::proxy_health::IpFamily;
+use crate::outside::report::Reports;
+use crate::outside::service_health::{HealthKey, HealthPort, HealthPorts};
+use crate::outside::{Outside, OutsideError};
+use crate::plan::ServiceView;
+use crate::plan::latency::TriggerTimes;
+use crate::plan::outlook::{Outlook, outlook};
+use crate::plan::planner::Planner;
+use crate::reconcile::Objects as _;
+use crate::settings::{Settings, Sizes, SourceSettings};
+
+/// What has happened since the tables were last complete, and what is told of the Services.
+#[derive(Debug)]
+pub(super) struct OutsideKeeper {
+    outside: Outside,
+    has_health_ports: bool,
+    /// Services that have changed since the last sync.
+    changed: BTreeSet<ObjectName>,
+    is_full: bool,
+    queued_at: Option<Moment>,
+    /// Time spent on the tables since the last sync.
+    worked: Duration,
+    triggers: TriggerTimes,
+    outlooks: BTreeMap<ObjectName, [Option<Outlook>; 2]>,
+    ports: HealthPorts,
+}
+
+impl OutsideKeeper {
+    pub(super) fn start(settings: &Settings, paths: PinPaths) -> Result<Self, OutsideError> {
+        let now = clock::moment();
+        Ok(Self {
+            // A directory of manifests may well have no Node.
+            outside: Outside::start(
+                &settings.outside,
+                paths,
+                matches!(settings.source, SourceSettings::Kubernetes(_)),
+            )?,
+            has_health_ports: settings.outside.health_check_node_ports,
+            changed: BTreeSet::new(),
+            is_full: true,
+            queued_at: None,
+            worked: Duration::ZERO,
+            triggers: TriggerTimes::new(micros(now)),
+            outlooks: BTreeMap::new(),
+            ports: HealthPorts::new(),
+        })
+    }
+
+    pub(super) const fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    pub(super) fn reports(&self) -> Reports {
+        self.outside.reports()
+    }
+
+    pub(super) async fn reports_changed(&mut self) {
+        self.outside.reports_changed().await;
+    }
+
+    /// Objects have arrived, before the model takes them in.
+    pub(super) fn arrived(&mut self, batch: &[Event]) {
+        let (mut services, mut slices) = (0, 0);
+        for event in batch {
+            match event {
+                Event::ServiceApplied(_) | Event::ServiceRemoved(_) => services += 1,
+                Event::SliceApplied(slice) => {
+                    slices += 1;
+                    self.triggers
+                        .applied(&slice.service, slice.triggered_micros);
+                }
+                Event::SliceRemoved(_) => slices += 1,
+                Event::NodeApplied(_)
+                | Event::NodeRemoved(_)
+                | Event::ServiceCidrs(_)
+                | Event::Restarted(_)
+                | Event::Listed(_) => {}
+            }
+        }
+        let now = clock::moment();
+        self.queued_at.get_or_insert(now);
+        self.outside.metrics.queued(services, slices, now);
+        let families = &self.outside.families;
+        self.outside.update_health(|health| {
+            for family in families {
+                health.queued(*family, now);
+            }
+        });
+    }
+
+    /// A Service or one of its slices is another than before.
+    pub(super) fn changed(&mut self, name: &ObjectName) {
+        self.changed.insert(name.clone());
+    }
+
+    /// The Node is another than before: every Service looks different.
+    pub(super) fn node_changed(&mut self, model: &Model) {
+        self.is_full = true;
+        if let Some(node) = model.node() {
+            self.outside.update_health(|health| health.node_seen(node));
+        }
+    }
+
+    /// So long was worked on the tables.
+    pub(super) const fn worked(&mut self, time: Duration) {
+        self.worked = self.worked.saturating_add(time);
+    }
+
+    /// The tables are what the objects say.
+    pub(super) fn synced(&mut self, model: &Model, settings: &Settings, devices: &Devices) {
+        let now = clock::moment();
+        if let Some(queued_at) = self.queued_at.take() {
+            let kind = if self.is_full {
+                SyncKind::Full
+            } else {
+                SyncKind::Delta
+            };
+            let worked = std::mem::take(&mut self.worked);
+            let metrics = &self.outside.metrics;
+            metrics.synced(kind, worked, now.since(queued_at), now);
+            for seconds in self.triggers.settle(micros(now)) {
+                metrics.network_programmed(seconds);
+            }
+        }
+        let families = &self.outside.families;
+        self.outside.update_health(|health| {
+            for family in families {
+                health.updated(*family, now);
+            }
+        });
+        self.look_at_services(model);
+        self.show_node_ports(model, settings, devices);
+    }
+
+    /// Computes anew what is told of Services that have changed.
+    fn look_at_services(&mut self, model: &Model) {
+        if std::mem::take(&mut self.is_full) {
+            self.changed = model
+                .services()
+                .map(|service| service.name.clone())
+                .collect();
+            self.outlooks.clear();
+            self.ports.clear();
+        }
+        let objects = ModelObjects(model);
+        let node = objects.node_view();
+        for name in std::mem::take(&mut self.changed) {
+            let view = objects.view(&name);
+            let outlooks = view.as_ref().map_or([None; 2], |view| outlook(view, &node));
+            for family in IpFamily::ALL {
+                let service = name.clone();
+                self.ports.remove(&HealthKey { service, family });
+            }
+            if let Some(view) = view {
+                self.ports.extend(health_ports(&view, outlooks));
+            }
+            if outlooks == [None; 2] {
+                self.outlooks.remove(&name);
+            } else {
+                self.outlooks.insert(name, outlooks);
+            }
+        }
+        for family in &self.outside.families {
+            let index = usize::from(family.is_v6());
+            let seen = || {
+                self.outlooks
+                    .values()
+                    .filter_map(|families| families[index])
+            };
+            self.outside.metrics.set_no_local_endpoints(
+                *family,
+                seen().map(|outlook| outlook.internal_without_local).sum(),
+                seen().map(|outlook| outlook.external_without_local).sum(),
+            );
+        }
+    }
+
+    /// A walk through the flow tables is done: an entry takes a slot of eight in a bucket.
+    pub(super) fn swept(&self, walk: Walk, sizes: &Sizes) {
+        let metrics = &self.outside.metrics;
+        metrics.tidied(walk.removed);
+        let slots = u64::try_from(SLOTS).unwrap_or(1);
+        let buckets = u64::from(sizes.flow_buckets_v4) + u64::from(sizes.flow_buckets_v6);
+        metrics.set_map("FLOWS", walk.entries, buckets * slots);
+    }
+
+    /// The status is written.
+    pub(super) fn published(
+        &self,
+        planner: &Planner,
+        sizes: &Sizes,
+        services: usize,
+        devices: usize,
+        pending: u64,
+        problems: usize,
+    ) {
+        let metrics = &self.outside.metrics;
+        metrics.set_status(services, devices, pending, problems);
+        let usage = planner.usage();
+        for (table, entries) in [
+            (Table::Frontends, usage.frontends),
+            (Table::Services, usage.services),
+            (Table::Backends, usage.backends),
+            (Table::Arena, usage.arena_words),
+        ] {
+            metrics.set_map(table.name(), entries, sizes.entries(table).into());
+        }
+    }
+
+    /// Says where health-check node ports are to be.
+    pub(super) fn show_node_ports(&self, model: &Model, settings: &Settings, devices: &Devices) {
+        if !self.has_health_ports {
+            return;
+        }
+        let node = ModelObjects(model).node_view().addresses;
+        let mut own: Vec<IpAddr> = settings.services.node_address.into_iter().collect();
+        own.extend_from_slice(node);
+        let local: Vec<IpAddr> = devices
+            .values()
+            .flat_map(|device| device.addresses.iter().copied())
+            .collect();
+        let wanted = &settings.services.node_port_addresses;
+        let addresses = IpFamily::ALL
+            .into_iter()
+            .map(|family| (family, listen_addresses(wanted, family, &own, &local)))
+            .collect();
+        self.outside.set_node_ports(self.ports.clone(), addresses);
+    }
+}
+
+/// The ports of a Service, by family.
+fn health_ports(
+    view: &ServiceView<'_>,
+    outlooks: [Option<Outlook>; 2],
+) -> impl Iterator<Item = (HealthKey, HealthPort)> {
+    let service = view.service;
+    let port = service.health_check_node_port;
+    let name = service.name.clone();
+    IpFamily::ALL
+        .into_iter()
+        .zip(outlooks)
+        .filter(move |_| port != 0)
+        .filter_map(move |(family, outlook)| {
+            let key = HealthKey {
+                service: name.clone(),
+                family,
+            };
+            let value = HealthPort {
+                port,
+                local_endpoints: outlook?.local_endpoints,
+            };
+            Some((key, value))
+        })
+}
+
+fn micros(moment: Moment) -> i64 {
+    i64::try_from(moment.unix.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Agent {
+    /// Walks on through the flow tables.
+    pub(super) fn sweep(&mut self) {
+        let flows = self.reconciler.dataplane().flows();
+        if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
+            self.outside.swept(walk, &self.settings.sizes);
+            tracing::debug!(?walk, "looked through the flow tables");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Changed settings, taken over by a running agent as a whole or not at all.
+
+use super::{Agent, setup};
+use crate::config::reload::{Change, Effective};
+
+impl Agent {
+    /// Takes over what the files say now, or says why not.
+    pub(super) fn take_config(&mut self, result: Result<Effective, String>) {
+        let problem = match result {
+            Ok(effective) => self.take_effective(effective),
+            Err(error) => Some(format!(
+                "changed settings are refused, the old ones stay: {error}"
+            )),
+        };
+        if let Some(problem) = &problem
+            && self.config_problem.as_ref() != Some(problem)
+        {
+            tracing::warn!("{problem}");
+        }
+        self.outside.outside().metrics.reloaded(problem.is_none());
+        self.config_problem = problem;
+        self.published.status_changed();
+    }
+
+    /// Why not, if so.
+    fn take_effective(&mut self, effective: Effective) -> Option<String> {
+        let Effective { layers, settings } = effective;
+        for warning in &layers.warnings {
+            if !self.layers.warnings.contains(warning) {
+                tracing::warn!("{warning}");
+            }
+        }
+        let names = match Change::between(&self.layers, &layers) {
+            Change::Nothing => return None,
+            Change::Restart(names) => {
+                return Some(format!(
+                    "changed settings are refused as a whole, since these need a restart of the agent: {}",
+                    names.join(", ")
+                ));
+            }
+            Change::Live(names) => names,
+        };
+        // What can fail comes first, so that a failure leaves the old settings.
+        if let Err(error) = setup::write_config(self.reconciler.dataplane_mut(), &settings) {
+            // Words before the one that failed are put back.
+            if let Err(error) = setup::write_config(self.reconciler.dataplane_mut(), &self.settings)
+            {
+                tracing::error!("putting the old settings back: {error}");
+            }
+            return Some(format!(
+                "changed settings are refused, the old ones stay: {error}"
+            ));
+        }
+        self.settings = settings;
+        self.layers = layers;
+        self.keeper.set_overrides(self.settings.interfaces.clone());
+        self.kernel_problems = setup::write_kernel(&self.settings);
+        self.outside.outside().set_settings(&self.settings.outside);
+        self.write_cidrs();
+        self.keep_devices();
+        tracing::info!(settings = names.join(", "), "changed settings taken over");
+        None
+    }
+}

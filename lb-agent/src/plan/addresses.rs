@@ -1,0 +1,124 @@
+//! What clients dial to reach one port of a Service in one family, and which addresses it may not
+//! have.
+//!
+//! External and load balancer addresses are whatever a Service says, so they could take packets
+//! that are not the Service's to take. Refused are those that are no host's (loopback, link-local,
+//! multicast), those of this node and those of the service networks. An address that is another
+//! Service's cluster address by chance is kept from external claims by the tie-break: see
+//! `frontends`.
+
+use std::net::IpAddr;
+
+use lb_common::table::frontend::{FrontendKey, FrontendKind};
+
+use super::NodeView;
+use super::endpoints::{self, mapped};
+use super::names::Withheld;
+use super::report::{Refusal, Report};
+use super::source_ranges::{SourceRanges, contains};
+use crate::model::service::{Service, ServicePort, TrafficPolicy};
+
+/// An address and port that clients dial.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DesiredFrontend {
+    /// Address, port and protocol.
+    pub key: FrontendKey,
+    /// Where it comes from.
+    pub kind: FrontendKind,
+    /// Whether only clients in the port's source ranges may dial it.
+    pub is_ranged: bool,
+    /// Why the kernel tables do not have it although they should.
+    pub withheld: Option<Withheld>,
+}
+
+/// The frontends of `port` at `cluster_ip` and at the Service's other addresses of that family.
+/// The cluster address comes first.
+pub(super) fn frontends_of(
+    service: &Service,
+    port: &ServicePort,
+    cluster_ip: IpAddr,
+    ranges: Option<&SourceRanges>,
+    node: &NodeView<'_>,
+) -> Vec<DesiredFrontend> {
+    let is_v6 = cluster_ip.is_ipv6();
+    let key = |address| FrontendKey::new(mapped(address), port.port, port.protocol);
+    let is_local = service.external_policy == TrafficPolicy::Local;
+    let local = is_local.then_some(Withheld::ExternalPolicyLocal);
+    let mut frontends = vec![DesiredFrontend {
+        key: key(cluster_ip),
+        kind: FrontendKind::ClusterIp,
+        is_ranged: false,
+        withheld: None,
+    }];
+    // Load balancer addresses come first: where an external address is the same, their source
+    // ranges hold.
+    let balanced = service.load_balancer_ips.iter();
+    let balanced = balanced.map(|ip| (*ip, FrontendKind::LoadBalancer));
+    let external = service.external_ips.iter();
+    let external = external.map(|ip| (*ip, FrontendKind::ExternalIp));
+    for (address, kind) in balanced.chain(external) {
+        let key = key(address);
+        let is_known = frontends.iter().any(|known| known.key == key);
+        if address.is_ipv6() != is_v6 || is_known || external_refusal(address, node).is_some() {
+            continue;
+        }
+        let is_ranged = kind == FrontendKind::LoadBalancer && ranges.is_some();
+        frontends.push(DesiredFrontend {
+            key,
+            kind,
+            is_ranged,
+            withheld: is_ranged.then_some(Withheld::SourceRanges).or(local),
+        });
+    }
+    if port.node_port != 0 {
+        frontends.push(DesiredFrontend {
+            key: FrontendKey::node_port(is_v6, port.node_port, port.protocol),
+            kind: FrontendKind::NodePort,
+            is_ranged: false,
+            withheld: Some(Withheld::NodePort),
+        });
+    }
+    frontends
+}
+
+/// A report for each external and load balancer address that is refused, of the families that the
+/// Service exists in.
+pub(super) fn report_refused(service: &Service, node: &NodeView<'_>) -> Vec<Report> {
+    let external = service
+        .external_ips
+        .iter()
+        .chain(&service.load_balancer_ips);
+    external
+        .filter(|address| has_family(service, **address))
+        .filter_map(|&address| {
+            Some(Report::ExternalAddressRefused {
+                address,
+                refusal: external_refusal(address, node)?,
+            })
+        })
+        .collect()
+}
+
+fn has_family(service: &Service, address: IpAddr) -> bool {
+    let mut own = service.cluster_ips.iter();
+    own.any(|ip| ip.is_ipv6() == address.is_ipv6())
+}
+
+/// Why an address may be neither a Service's external nor its load balancer address, if so.
+pub fn external_refusal(address: IpAddr, node: &NodeView<'_>) -> Option<Refusal> {
+    if node.addresses.contains(&address) {
+        return Some(Refusal::NodeAddress);
+    }
+    endpoint_refusal(address, address.is_ipv6(), node)
+}
+
+/// Why an address cannot be an endpoint's, if so. It may be a node's: that of a Pod on the host's
+/// network.
+pub fn endpoint_refusal(address: IpAddr, is_v6: bool, node: &NodeView<'_>) -> Option<Refusal> {
+    endpoints::refusal(address, is_v6).or_else(|| {
+        let mut networks = node.service_cidrs.iter();
+        networks
+            .any(|network| contains(*network, address))
+            .then_some(Refusal::ServiceNetwork)
+    })
+}

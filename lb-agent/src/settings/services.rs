@@ -1,0 +1,70 @@
+//! How services are served: what kube-proxy calls masquerading, node port addresses and local
+//! traffic.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::value::NodePortAddress;
+
+/// When the client's address is replaced by this node's.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Masquerade {
+    /// Where the reply would otherwise miss this node.
+    #[default]
+    Needed,
+    /// As kube-proxy does: all traffic of external clients, unless the policy is `Local`.
+    KubeProxy,
+    /// Also of pods that dial cluster addresses: kube-proxy's `masqueradeAll`.
+    All,
+}
+
+/// How the pods of this node are told from other clients.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum LocalMode {
+    /// By the device they come from, and by the cluster's ranges where they are given.
+    #[default]
+    ClusterCIDR,
+    /// By the Node's `podCIDRs`.
+    NodeCIDR,
+    /// By the bridge they come from.
+    BridgeInterface,
+    /// By the name of the device they come from.
+    InterfaceNamePrefix,
+}
+
+/// How services are served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceRules {
+    /// When the client's address is replaced.
+    pub masquerade: Masquerade,
+    /// Addresses at which node ports are served. A family of which none is left has none.
+    pub node_port_addresses: Vec<NodePortAddress>,
+    /// Whether node ports are served to this host's own processes at 127.0.0.1 and `::1`.
+    pub localhost_node_ports: bool,
+    /// Replaces the Node's primary address of its family.
+    pub node_address: Option<IpAddr>,
+    /// How pods are told from other clients.
+    pub local_mode: LocalMode,
+    /// The cluster's pods, at most one range of each family: network and prefix length.
+    pub cluster_cidrs: Vec<(IpAddr, u8)>,
+    /// The bridge of [`LocalMode::BridgeInterface`].
+    pub bridge_interface: String,
+    /// The prefix of [`LocalMode::InterfaceNamePrefix`].
+    pub interface_name_prefix: String,
+}
+
+impl Default for ServiceRules {
+    fn default() -> Self {
+        Self {
+            masquerade: Masquerade::default(),
+            node_port_addresses: vec![NodePortAddress::Primary],
+            localhost_node_ports: true,
+            node_address: None,
+            local_mode: LocalMode::default(),
+            cluster_cidrs: Vec::new(),
+            bridge_interface: String::new(),
+            interface_name_prefix: String::new(),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What an agent's tables do, in the oracle's words: the one place where the two meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lb_agent::dataplane::Actual;
+use lb_common::flow::Protocol;
+use lb_common::id::BackendId;
+use lb_common::table::frontend::{FrontendKey, FrontendKind};
+use lb_common::table::region::{RegionHeader, WhenEmpty};
+use lb_common::table::service::ServiceWord;
+
+use super::{Expectation, Expected, Frontend, Kind, Outcome};
+
+/// Kinds of frontends whose datapath there is, and which the tables therefore have.
+pub const PUBLISHED: [Kind; 1] = [Kind::ClusterIp];
+
+/// What the tables do for every frontend and address.
+pub fn seen(tables: &Actual) -> Result<Expected> {
+    let mut seen = Expected::default();
+    for (key, value) in &tables.frontends {
+        ensure!(value.belongs_to(key), "{key:?} has the value of another");
+        let kind = value.kind().context("a known kind of frontend")?;
+        let address = Ipv6Addr::from(key.address()).to_canonical();
+        let Some(protocol) = key.protocol() else {
+            seen.addresses.insert(address, value.has_ready());
+            continue;
+        };
+        let words = tables.services.get(&value.service_index());
+        let [inside, outside] = *words.with_context(|| format!("{key:?} leads nowhere"))?;
+        let (frontend, kind) = named(key, address, protocol, kind)?;
+        let (inside, affinity_seconds) = outcome(tables, inside)?;
+        let (outside, _) = outcome(tables, outside)?;
+        let expectation = Expectation {
+            kind,
+            // Everybody who dials a cluster address is subject to the internal policy.
+            outside: if kind == Kind::ClusterIp {
+                inside.clone()
+            } else {
+                outside
+            },
+            inside,
+            affinity_seconds,
+            sources: None,
+        };
+        seen.frontends.insert(frontend, expectation);
+    }
+    Ok(seen)
+}
+
+/// Fails, with everything that differs, unless the tables do what is expected of the kinds of
+/// frontends in `scope`.
+pub fn check(tables: &Actual, expected: &Expected, scope: &[Kind]) -> Result<()> {
+    let seen = seen(tables)?;
+    let wanted: BTreeMap<_, _> = expected
+        .frontends
+        .iter()
+        .filter(|(_, expectation)| scope.contains(&expectation.kind))
+        .collect();
+    let found: BTreeMap<_, _> = seen.frontends.iter().collect();
+    let mut problems = Vec::new();
+    for frontend in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let (wanted, found) = (wanted.get(frontend), found.get(frontend));
+        if wanted != found {
+            problems.push(format!("{frontend}: {found:?}, not {wanted:?}"));
+        }
+    }
+    if seen.addresses != expected.addresses {
+        let (found, wanted) = (&seen.addresses, &expected.addresses);
+        problems.push(format!("addresses {found:?}, not {wanted:?}"));
+    }
+    if !problems.is_empty() {
+        bail!("the tables are not as expected:\n{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+/// Fails, with everything that differs, unless packets meet the same in both: every frontend, set and
+/// slot. Ids and places aside, which depend on what was there before.
+pub fn check_same(found: &Actual, wanted: &Actual) -> Result<()> {
+    let (found, wanted) = (meaning(found)?, meaning(wanted)?);
+    let mut problems = Vec::new();
+    for key in found.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
+        let (found, wanted) = (found.get(key), wanted.get(key));
+        if found == wanted {
+            continue;
+        }
+        let sets = |meaning: Option<&Meaning>| {
+            meaning.map(|(value, regions)| {
+                let sets = regions
+                    .iter()
+                    .map(|(header, backends, _)| (header, backends));
+                format!("{value} {:?}", sets.collect::<Vec<_>>())
+            })
+        };
+        let (found, wanted) = (sets(found), sets(wanted));
+        problems.push(if found == wanted {
+            format!("{key}: the slots differ")
+        } else {
+            format!("{key}: {found:?}, not {wanted:?}")
+        });
+    }
+    if !problems.is_empty() {
+        bail!("the tables differ:\n{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+/// What packets to a frontend meet: what the frontend says, and the regions of both audiences.
+type Meaning = (String, Vec<Region>);
+
+fn meaning(tables: &Actual) -> Result<BTreeMap<String, Meaning>> {
+    let mut all = BTreeMap::new();
+    for (key, value) in &tables.frontends {
+        let address = Ipv6Addr::from(key.address()).to_canonical();
+        let name = format!("{address} {} {:?}", key.port(), key.protocol());
+        let text = format!("{:?}, ready {}", value.kind(), value.has_ready());
+        let mut regions = Vec::new();
+        if key.protocol().is_some() {
+            let words = tables.services.get(&value.service_index());
+            for word in words.with_context(|| format!("{name} leads nowhere"))? {
+                regions.push(region(tables, *word)?);
+            }
+        }
+        all.insert(name, (text, regions));
+    }
+    Ok(all)
+}
+
+fn named(
+    key: &FrontendKey,
+    address: IpAddr,
+    protocol: Protocol,
+    kind: FrontendKind,
+) -> Result<(Frontend, Kind)> {
+    let protocol = match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    };
+    let kind = match kind {
+        FrontendKind::ServiceAddress => bail!("{key:?} has a port and the kind of an address"),
+        FrontendKind::ClusterIp => Kind::ClusterIp,
+        FrontendKind::NodePort => Kind::NodePort,
+        FrontendKind::ExternalIp => Kind::ExternalIp,
+        FrontendKind::LoadBalancer => Kind::LoadBalancer,
+    };
+    let frontend = if kind == Kind::NodePort {
+        Frontend::NodePort(address.is_ipv6(), key.port(), protocol.to_owned())
+    } else {
+        Frontend::Address(address, key.port(), protocol.to_owned())
+    };
+    Ok((frontend, kind))
+}
+
+/// What the region of a word does with new flows, and for how long a client keeps its backend.
+fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
+    let (header, backends, _) = region(tables, word)?;
+    let places = backends
+        .iter()
+        .map(|(address, port, _)| (*address, *port))
+        .collect();
+    let outcome = match header.when_empty {
+        _ if !backends.is_empty() => Outcome::To(places),
+        WhenEmpty::Refuse => Outcome::Refuse,
+        WhenEmpty::Drop => Outcome::Drop,
+    };
+    Ok((outcome, header.affinity_seconds))
+}
+
+/// A backend: address, port and flags.
+type Backend = (IpAddr, u16, u8);
+
+/// A region: its header, its backends and the backend of each slot, by position.
+type Region = (RegionHeader, Vec<Backend>, Vec<u64>);
+
+fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
+    let region = tables.regions.get(&word.offset());
+    let words = region.with_context(|| format!("no region at {}", word.offset()))?;
+    let word_at = |index: u32| {
+        let index = usize::try_from(index).ok();
+        let word = index.and_then(|index| words.get(index).copied());
+        word.context("a region that is too short")
+    };
+    let header = RegionHeader::decode([word_at(0)?, word_at(1)?]);
+    let mut backends = Vec::new();
+    for position in 0..header.count {
+        let (index, is_upper) = RegionHeader::id_word(position);
+        let word = word_at(index)?;
+        let raw = if is_upper {
+            word >> 32
+        } else {
+            word & 0xffff_ffff
+        };
+        let id = BackendId::from_raw(u32::try_from(raw)?);
+        let record = tables.backends.get(&id.index());
+        let record = record.filter(|record| record.is(id));
+        let record = record.with_context(|| format!("no backend {id:?}"))?;
+        let address = Ipv6Addr::from(record.address()).to_canonical();
+        backends.push((address, record.port(), record.flags().0));
+    }
+    let mut slots = Vec::new();
+    for slot in 0..header.table_size {
+        let (index, shift) = header.slot_word(slot);
+        slots.push(word_at(index)? >> shift & 0xffff);
+    }
+    Ok((header, backends, slots))
+}

@@ -1,0 +1,128 @@
+//! External and load balancer addresses, dialled by pods: what the programs on the pods' devices do
+//! with them, and what they are kept from.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a test module"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lb_tests::{
+    checks, clock,
+    cluster::{Endpoint, Service},
+    lab::CniShape,
+    scenario::{Check, PORT, PROPAGATION, Stage, TARGET, on_one_stage},
+    traffic::{Pong, Transport, ping, refusal},
+};
+
+/// How long silence is listened to.
+const SILENCE: Duration = Duration::from_millis(400);
+/// Addresses of documentation, which nobody on the stage has.
+const EXTERNAL: [&str; 2] = ["198.51.100.10", "2001:db8:51::10"];
+const BALANCER: [&str; 2] = ["198.51.100.11", "2001:db8:51::11"];
+const WITHHELD: [&str; 2] = ["198.51.100.12", "2001:db8:51::12"];
+
+const CHECKS: &[Check] = checks![
+    a_pod_reaches_a_service_at_its_external_and_load_balancer_addresses,
+    what_is_withheld_is_left_alone_and_said_to_be,
+];
+
+#[test]
+fn pods_dial_external_addresses_with_routed_veths() {
+    on_one_stage(CniShape::Routed, CHECKS);
+}
+
+#[test]
+fn pods_dial_external_addresses_on_a_bridge() {
+    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
+}
+
+/// The Service with further lines in its `spec` and a `status`.
+fn yaml(service: &Service, spec: &str, balancer: &[&str]) -> String {
+    let ingress: Vec<_> = balancer
+        .iter()
+        .map(|address| format!("{{ip: \"{address}\"}}"))
+        .collect();
+    let status = format!(
+        "status: {{loadBalancer: {{ingress: [{}]}}}}\n---\n",
+        ingress.join(", ")
+    );
+    let text = service.yaml().replacen("spec:\n", spec, 1);
+    text.replacen("---\n", &status, 1)
+}
+
+fn external_ips(addresses: &[&str]) -> String {
+    format!("spec:\n  externalIPs: [\"{}\"]\n", addresses.join("\", \""))
+}
+
+fn a_pod_reaches_a_service_at_its_external_and_load_balancer_addresses(
+    stage: &mut Stage,
+) -> Result<()> {
+    let endpoints = ["web-1", "web-2"].map(|name| Endpoint::of(stage.cluster.lab.pod(name)));
+    let service = Service::new("outward", 41).on(PORT, TARGET).to(endpoints);
+    let text = yaml(&service, &external_ips(&EXTERNAL), &BALANCER);
+    stage.cluster.manifests.replace("outward.yaml", &text)?;
+    let own = stage.cluster.lab.pod("client").addresses();
+    for address in EXTERNAL.iter().chain(&BALANCER) {
+        let address = SocketAddr::new(address.parse()?, PORT);
+        for transport in Transport::ALL {
+            let what = format!("{transport} {address} is served");
+            let greeting = clock::eventually(&what, PROPAGATION, || {
+                Ok(stage.ask("client", address, transport).ok())
+            })?;
+            ensure!(
+                ["web-1", "web-2"].contains(&greeting.server.as_str()),
+                "{greeting}"
+            );
+            // kube-proxy changes the client's address here; the reply comes back without.
+            ensure!(own.contains(&greeting.client.ip()), "{greeting}");
+        }
+    }
+    // A pod that serves reaches itself too.
+    let address = SocketAddr::new(EXTERNAL[0].parse()?, PORT);
+    for transport in Transport::ALL {
+        let mut servers = (0..40).map(|_| Ok(stage.ask("web-1", address, transport)?.server));
+        let met = servers.try_fold(false, |met, server: Result<String>| {
+            Ok::<_, anyhow::Error>(met | (server? == "web-1"))
+        })?;
+        ensure!(
+            met,
+            "{transport}: web-1 did not reach itself in 40 attempts"
+        );
+    }
+    // Other ports of these addresses are not the Service's.
+    let client = &stage.cluster.lab.pod("client").ns;
+    let other: IpAddr = EXTERNAL[0].parse()?;
+    let pong = ping(client, other, SILENCE)?;
+    ensure!(pong != Pong::Reply, "{other} answered a ping: {pong:?}");
+    Ok(())
+}
+
+fn what_is_withheld_is_left_alone_and_said_to_be(stage: &mut Stage) -> Result<()> {
+    let endpoints = [Endpoint::of(stage.cluster.lab.pod("web-2"))];
+    let service = Service::new("local", 42).on(PORT, TARGET).to(endpoints);
+    let spec = external_ips(&WITHHELD) + "  externalTrafficPolicy: Local\n";
+    let text = yaml(&service, &spec, &[]);
+    stage.cluster.manifests.replace("local.yaml", &text)?;
+    let at_cluster_ip = service.sockets(PORT)[0];
+    clock::eventually("the cluster address is served", PROPAGATION, || {
+        Ok(stage.ask("client", at_cluster_ip, Transport::Tcp).ok())
+    })?;
+    let client = &stage.cluster.lab.pod("client").ns;
+    for address in WITHHELD {
+        let address = SocketAddr::new(address.parse()?, PORT);
+        let (kind, took) = refusal(client, address, Transport::Tcp, SILENCE)?;
+        ensure!(
+            kind != std::io::ErrorKind::ConnectionRefused,
+            "{address}: refused in {took:?}"
+        );
+    }
+    let told = stage
+        .cluster
+        .steerage(1, &["service", "get", "default/local"])?;
+    let reason = "not in the kernel: externalTrafficPolicy Local is not served yet";
+    ensure!(told.matches(reason).count() == 4, "{told}");
+    Ok(())
+}
