@@ -2,6 +2,8 @@
 
 #![expect(
     clippy::arithmetic_side_effects,
+    clippy::integer_division_remainder_used,
+    clippy::panic,
     reason = "numbers of tests are small, and a panic is a failed test"
 )]
 
