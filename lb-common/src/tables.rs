@@ -100,7 +100,7 @@ pub trait Tables: Sized {
         flow_table::<F, Self>(self).search(key, now, found)
     }
 
-    /// Inserts a flow entry: see [`Insert::place`].
+    /// Inserts a flow entry: see [`crate::flows::Insert::place`].
     #[inline(always)]
     fn place<F: Family>(
         &self,

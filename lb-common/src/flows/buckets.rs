@@ -60,7 +60,7 @@ pub trait Buckets<F: Family> {
         *probe = table.probe(key);
     }
 
-    /// [`Insert::holds`].
+    /// [`super::Insert::holds`].
     #[inline(always)]
     fn holds<T: Timeouts>(
         &self,

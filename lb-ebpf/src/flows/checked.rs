@@ -48,7 +48,7 @@ macro_rules! functions {
             type Key = FlowKey<$family>;
             type Entry = FlowEntry<$family>;
 
-            /// [`FlowTable::search`].
+            /// [`lb_common::flows::FlowTable::search`].
             #[unsafe(export_name = concat!("flow_search_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn search(
@@ -107,7 +107,7 @@ macro_rules! functions {
                 1
             }
 
-            /// [`FlowTable::probe`].
+            /// [`lb_common::flows::FlowTable::probe`].
             #[unsafe(export_name = concat!("flow_probe_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn probe(
@@ -128,7 +128,7 @@ macro_rules! functions {
                 1
             }
 
-            /// [`FlowTable::survey_bucket`].
+            /// [`lb_common::flows::FlowTable::survey_bucket`].
             #[unsafe(export_name = concat!("flow_survey_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn survey(
@@ -150,7 +150,7 @@ macro_rules! functions {
                 u32::from(table.survey_bucket(probe, index, Seconds(now), best))
             }
 
-            /// [`FlowTable::contest_bucket`]; gives the [`Contest`]'s number.
+            /// [`lb_common::flows::FlowTable::contest_bucket`]; gives the [`Contest`]'s number.
             #[unsafe(export_name = concat!("flow_contest_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn contest(
@@ -172,7 +172,7 @@ macro_rules! functions {
                 table.contest_bucket(probe, index, own, Seconds(now)) as u32
             }
 
-            /// [`FlowTable::locate_bucket`].
+            /// [`lb_common::flows::FlowTable::locate_bucket`].
             #[unsafe(export_name = concat!("flow_locate_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn locate(
