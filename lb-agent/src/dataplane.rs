@@ -1,6 +1,7 @@
 //! The kernel tables as the agent writes them: one trait, the real maps behind it and a fake in
 //! memory that fails when told to.
 
+pub mod affinity;
 pub mod attach;
 pub mod bpf;
 pub mod bpffs;
@@ -210,4 +211,11 @@ pub trait Dataplane {
         from: FlowCursor,
         is_stale: &dyn Fn(&UdpPair) -> bool,
     ) -> Result<CutStep, DataplaneError>;
+
+    /// Removes the entries of `AFFINITY` whose service and backend `is_kept` does not say; says how
+    /// many they were.
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError>;
 }

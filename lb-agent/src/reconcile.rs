@@ -206,11 +206,32 @@ impl<D: Dataplane> Reconciler<D> {
         Ok(false)
     }
 
-    /// Whether there may be UDP flows to backends that their Services no longer have, once the
-    /// tables say what the objects say.
+    /// Whether there may be UDP flows to backends that their Services no longer have, or remembered
+    /// clients, once the tables say what the objects say.
     pub fn has_flows_to_cut(&self) -> bool {
         let is_first = self.is_synced() && !self.has_compared;
-        is_first || self.pass.is_some() || !self.planner.departed().is_empty()
+        is_first
+            || self.has_clients_to_forget()
+            || self.pass.is_some()
+            || !self.planner.departed().is_empty()
+    }
+
+    /// Whether clients may be remembered whose service lost their backend or its session affinity.
+    fn has_clients_to_forget(&self) -> bool {
+        self.is_synced() && self.planner.has_lost_affinity()
+    }
+
+    /// Forgets them, so that what comes back does not find its clients again.
+    fn forget_clients(&mut self) -> Result<(), DataplaneError> {
+        // What programs chose by earlier tables is written before the map is looked through.
+        self.dataplane.wait_for_readers()?;
+        let sets = self.planner.affinity_sets();
+        self.dataplane.forget_affinity(&|service, backend| {
+            sets.get(&service)
+                .is_some_and(|sets| sets.iter().any(|set| set.contains(backend)))
+        })?;
+        self.planner.affinity_settled();
+        Ok(())
     }
 
     /// Takes such flows out, a few milliseconds' worth; true if the pass is not over. To be called
@@ -218,6 +239,12 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn cut(&mut self) -> Result<bool, DataplaneError> {
         if !self.has_flows_to_cut() {
             return Ok(false);
+        }
+        if self.has_clients_to_forget() {
+            self.forget_clients()?;
+            if !self.has_flows_to_cut() {
+                return Ok(false);
+            }
         }
         let mut pass = match self.pass.take() {
             Some(pass) => pass,

@@ -226,6 +226,8 @@ pub struct Sizes {
     pub flow_buckets_v6: u32,
     /// Fragmented packets in flight.
     pub fragments: u32,
+    /// Clients that session affinity remembers, one for each service port they use.
+    pub affinity: u32,
     /// Devices with programs.
     pub devices: u32,
     /// Copies of each of the connection counters, so that processors do not share a cache line.
@@ -243,6 +245,7 @@ impl Default for Sizes {
             flow_buckets_v4: 65_536,
             flow_buckets_v6: 16_384,
             fragments: 8_192,
+            affinity: 65_536,
             devices: 4_096,
             stats_shards: 1,
         }
@@ -263,6 +266,7 @@ impl Sizes {
             Table::FlowsV4 => self.flow_buckets_v4,
             Table::FlowsV6 => self.flow_buckets_v6,
             Table::Fragments => self.fragments,
+            Table::Affinity => self.affinity,
             Table::Devices => self.devices,
             Table::ServiceStats => self.services.saturating_mul(self.stats_shards),
             Table::BackendStats => self.backends.saturating_mul(self.stats_shards),

@@ -162,6 +162,8 @@ pub struct Workspace<F: Family> {
     half: Room<FlowEntry<F>>,
     /// Where the entry is that was inserted last.
     placed: Placed,
+    /// 1 if the client of the new flow has to be remembered, for its service has session affinity.
+    sticks: u32,
 }
 
 impl<F: Family> Workspace<F> {
@@ -241,9 +243,11 @@ pub fn decide<F: Family>(
         }
         Next::Choose | Next::Establish => {}
     }
-    let chosen = create::choose(packet, tables, workspace);
+    let chosen = create::choose(packet, seen, tables, workspace);
     if chosen.next == Next::Establish {
-        create::establish(chosen.state, seen, tables, workspace)
+        let verdict = create::establish(chosen.state, seen, tables, workspace);
+        create::stick(seen, tables, workspace);
+        verdict
     } else {
         chosen.verdict
     }

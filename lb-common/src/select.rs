@@ -1,10 +1,19 @@
 //! Which backend a new flow gets: the one module that chooses, so that other ways of choosing have
 //! one place to go.
+//!
+//! A service with session affinity gives a client the backend that it had, if the client's last
+//! connection is younger than the service's timeout and the backend is still a member of the set in
+//! force. Else Maglev chooses, by a hash of the client's address and of the number of timeouts since
+//! boot: so first connections that begin at once agree, and after a timeout the choice is another.
+
+#[cfg(test)]
+mod tests;
 
 use crate::family::Family;
 use crate::flow::FlowTuple;
 use crate::hash;
-use crate::id::{BackendId, ServiceId};
+use crate::id::{BackendId, Seconds, ServiceId};
+use crate::table::affinity::{AffinityKey, AffinityValue};
 use crate::table::backend::BackendRecord;
 use crate::table::region::{RegionHeader, WhenEmpty};
 use crate::table::service::Audience;
@@ -27,6 +36,8 @@ pub enum Choice<F: Family> {
         address: F::Address,
         /// At which port, host order.
         port: u16,
+        /// Whether the service has session affinity: once there is a flow, [`stick`] remembers it.
+        is_sticky: bool,
     },
     /// Nobody may serve it.
     Empty(WhenEmpty),
@@ -34,13 +45,15 @@ pub enum Choice<F: Family> {
     Inconsistent,
 }
 
-/// The Maglev slot of a flow in a table of `table_size` slots. A service with session affinity
-/// hashes the client's address alone.
+/// The Maglev slot of a flow that begins at `now`, in a table of `table_size` slots. A service with
+/// session affinity hashes the client's address and how many timeouts have passed since boot.
 #[inline(always)]
-pub fn slot<F: Family>(tuple: &FlowTuple<F>, header: &RegionHeader) -> u32 {
+pub fn slot<F: Family>(tuple: &FlowTuple<F>, header: &RegionHeader, now: Seconds) -> u32 {
     let [high, low] = F::halves(tuple.source);
     let mut state = hash::mix(hash::mix(SLOT_SEED, high), low);
-    if header.affinity_seconds == 0 {
+    if let Some(epoch) = now.0.checked_div(header.affinity_seconds) {
+        state = hash::mix(state, u64::from(epoch));
+    } else {
         let [a, b] = tuple.source_port.to_be_bytes();
         let [c, d] = tuple.destination_port.to_be_bytes();
         let [high, low] = F::halves(tuple.destination);
@@ -106,6 +119,81 @@ pub fn record(tables: &impl Tables, id: BackendId) -> Option<BackendRecord> {
     tables.backend(id.index()).filter(|record| record.is(id))
 }
 
+/// Whether `id` is one of the `count` members of the region at `offset`, whose ids ascend.
+#[inline(always)]
+pub fn has_member(tables: &impl Tables, offset: u32, count: u16, id: BackendId) -> bool {
+    let count = u32::from(count);
+    let at = |position: u32| {
+        let [_, _, high, low] = position.to_be_bytes();
+        backend_at(tables, offset, u16::from_be_bytes([high, low]))
+    };
+    // As many members as are known to be less than `id`.
+    let mut less = 0_u32;
+    for bit in (0..u16::BITS).rev() {
+        less = tables.obscure(less, id.raw());
+        let next = less.wrapping_add(1 << bit);
+        if next <= count && at(next.wrapping_sub(1)).is_some_and(|member| member < id) {
+            less = next;
+        }
+    }
+    less < count && at(less) == Some(id)
+}
+
+/// The backend that `client` had at `service`, if its last connection is younger than `timeout`;
+/// [`BackendId::NONE`] if there is none. Whether it may still serve is not asked.
+#[inline(never)]
+pub fn remembered<F: Family>(
+    tables: &impl Tables,
+    client: F::Address,
+    service: ServiceId,
+    timeout: Seconds,
+    now: Seconds,
+) -> BackendId {
+    let key = AffinityKey::new::<F>(service, client);
+    match tables.affinity(&key) {
+        Some(value) if value.is_live(&key, now, timeout) => value.backend(&key),
+        _ => BackendId::NONE,
+    }
+}
+
+/// Remembers that `client` has opened a connection to `backend` of `service`, which has session
+/// affinity.
+#[inline(never)]
+pub fn stick<F: Family>(
+    tables: &impl Tables,
+    client: F::Address,
+    service: ServiceId,
+    backend: BackendId,
+    now: Seconds,
+) {
+    let key = AffinityKey::new::<F>(service, client);
+    let value = AffinityValue::new(&key, backend, now);
+    // Many connections in one second write one entry.
+    if tables.affinity(&key) != Some(value) {
+        tables.remember_affinity(&key, value);
+    }
+}
+
+/// The backend that session affinity gives the client of `tuple`: remembered, and still a member.
+/// [`BackendId::NONE`] where a hash has to choose.
+#[inline(always)]
+pub fn kept<F: Family>(
+    tables: &impl Tables,
+    (service, offset, header): (ServiceId, u32, &RegionHeader),
+    tuple: &FlowTuple<F>,
+    now: Seconds,
+) -> BackendId {
+    if header.affinity_seconds == 0 {
+        return BackendId::NONE;
+    }
+    let timeout = Seconds(header.affinity_seconds);
+    let id = remembered::<F>(tables, tuple.source, service, timeout, now);
+    if id.is_none() || !tables.has_member(offset, header.count, id) {
+        return BackendId::NONE;
+    }
+    id
+}
+
 /// Chooses for a new flow with `tuple`, as the client sent it, to the service at `service_index`.
 #[inline(always)]
 pub fn select<F: Family>(
@@ -113,6 +201,7 @@ pub fn select<F: Family>(
     service_index: u32,
     audience: Audience,
     tuple: &FlowTuple<F>,
+    now: Seconds,
 ) -> Choice<F> {
     let Some((service, offset, header)) = region(tables, service_index, audience) else {
         return Choice::Inconsistent;
@@ -120,14 +209,16 @@ pub fn select<F: Family>(
     if header.count == 0 {
         return Choice::Empty(header.when_empty);
     }
-    let position = if header.table_size == 0 {
-        Some(0)
+    let kept = kept(tables, (service, offset, &header), tuple, now);
+    let id = if !kept.is_none() {
+        Some(kept)
+    } else if header.table_size == 0 {
+        backend_at(tables, offset, 0)
     } else {
-        position_at(tables, offset, &header, slot(tuple, &header))
+        position_at(tables, offset, &header, slot(tuple, &header, now))
+            .and_then(|position| backend_at(tables, offset, position))
     };
-    let chosen = position
-        .and_then(|position| backend_at(tables, offset, position))
-        .and_then(|id| Some((id, record(tables, id)?)));
+    let chosen = id.and_then(|id| Some((id, record(tables, id)?)));
     match chosen
         .and_then(|(id, record)| Some((id, F::from_mapped(record.address())?, record.port())))
     {
@@ -136,6 +227,7 @@ pub fn select<F: Family>(
             backend,
             address,
             port,
+            is_sticky: header.affinity_seconds != 0,
         },
         None => Choice::Inconsistent,
     }

@@ -4,6 +4,7 @@
 //! element at once, while a program may still read it. Hash values are one word that carries a
 //! fingerprint of its key. Every type here is plain bytes without padding.
 
+pub mod affinity;
 pub mod backend;
 pub mod config;
 pub mod counter;
@@ -18,4 +19,4 @@ pub mod source_range;
 
 /// Version of all layouts together: part of the pin directory's path. Raised by any change that an
 /// older program or agent would misread.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

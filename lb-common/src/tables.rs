@@ -8,6 +8,8 @@ use crate::flows::{Buckets, FlowTable, Found, Insert as _, Placed, Placement, Ti
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
 use crate::room::Room;
+use crate::select;
+use crate::table::affinity::{AffinityKey, AffinityValue};
 use crate::table::backend::BackendRecord;
 use crate::table::config;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
@@ -49,6 +51,27 @@ pub trait Tables: Sized {
 
     /// Remembers the ports of a fragmented packet.
     fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts);
+
+    /// What `AFFINITY` has of a client.
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue>;
+
+    /// Remembers a client's backend.
+    fn remember_affinity(&self, key: &AffinityKey, value: AffinityValue);
+
+    /// Whether `id` is one of the `count` members of the region at `offset`: see
+    /// [`select::has_member`]. The kernel side has a function of its own for it, too.
+    #[inline(always)]
+    fn has_member(&self, offset: u32, count: u16, id: BackendId) -> bool {
+        select::has_member(self, offset, count, id)
+    }
+
+    /// `value`, of which the kernel's verifier knows nothing any more; `by` is anything that it
+    /// does not know either.
+    #[inline(always)]
+    fn obscure(&self, value: u32, by: u32) -> u32 {
+        let _ = by;
+        value
+    }
 
     /// Whether `client`, on whose device the program runs, and `backend` are ports of one bridge:
     /// then packets between them are bridged, not routed, in both directions.

@@ -43,6 +43,7 @@ mod hook;
 mod maps;
 mod packet;
 mod refuse;
+mod region;
 mod tables;
 
 use aya_ebpf::macros::classifier;

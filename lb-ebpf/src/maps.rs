@@ -7,6 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_common::family::{V4, V6};
 use lb_common::flows::layout::bucket_words;
+use lb_common::table::affinity::AffinityKey;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
@@ -44,6 +45,8 @@ pub(crate) static BACKEND_FILTER: Array<u64> = Array::with_max_entries(FILTER_WO
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(8192, 0);
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, u64> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
 #[map]

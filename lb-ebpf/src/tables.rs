@@ -14,6 +14,7 @@ use lb_common::flows::{
 };
 use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::room::Room;
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -23,7 +24,7 @@ use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
-use crate::{atomic, flows, forward, maps};
+use crate::{atomic, flows, forward, maps, region};
 
 /// The maps, as seen from the device that a program runs on.
 pub(crate) struct KernelTables {
@@ -131,6 +132,30 @@ impl Tables for KernelTables {
         // An LRU map always finds room; a failure means a lost datagram, which is counted when its
         // next fragment is dropped.
         maps::FRAGMENTS.insert(key, ports, 0).unwrap_or_default();
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        let value = maps::AFFINITY.get_ptr(key)?;
+        // SAFETY: the pointer is to an aligned word of the map; what another key's value in it says
+        // is nobody's backend.
+        Some(AffinityValue(unsafe { value.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn remember_affinity(&self, key: &AffinityKey, value: AffinityValue) {
+        // An LRU map finds room but for moments of contention; then the hash chooses once more.
+        maps::AFFINITY.insert(key, value.0, 0).unwrap_or_default();
+    }
+
+    #[inline(always)]
+    fn has_member(&self, offset: u32, count: u16, id: BackendId) -> bool {
+        region::has_member(offset, count, id)
+    }
+
+    #[inline(always)]
+    fn obscure(&self, value: u32, by: u32) -> u32 {
+        obscure(u64::from(value), u64::from(by)) as u32
     }
 
     #[inline(always)]
@@ -330,25 +355,31 @@ impl<F: Family> Bucket for MapBucket<F> {
 
     #[inline(always)]
     fn obscure(&self, value: u64, by: u64) -> u64 {
-        #[cfg(target_arch = "bpf")]
-        {
-            let mut value = value;
-            // SAFETY: two operations on registers, the second of which undoes the first.
-            unsafe {
-                core::arch::asm!(
-                    "{0} ^= {1}",
-                    "{0} ^= {1}",
-                    inout(reg) value,
-                    in(reg) by,
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            }
-            value
+        obscure(value, by)
+    }
+}
+
+/// `value`, of which the verifier knows as little as of `by` afterwards.
+#[inline(always)]
+fn obscure(value: u64, by: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: two operations on registers, the second of which undoes the first.
+        unsafe {
+            core::arch::asm!(
+                "{0} ^= {1}",
+                "{0} ^= {1}",
+                inout(reg) value,
+                in(reg) by,
+                options(pure, nomem, nostack, preserves_flags)
+            );
         }
-        #[cfg(not(target_arch = "bpf"))]
-        {
-            let _ = by;
-            value
-        }
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = by;
+        value
     }
 }

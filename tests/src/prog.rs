@@ -18,6 +18,7 @@ use lb_agent::dataplane::mmap::MappedWords;
 use lb_common::flow::Hook;
 use lb_common::packet::Frame;
 use lb_common::parse::{parse, parse_link};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::counter::Counter;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
@@ -54,6 +55,7 @@ struct Kernel {
     words: BTreeMap<&'static str, MappedWords>,
     frontends: KernelHash<MapData, Wire<FrontendKey>, u64>,
     fragments: KernelHash<MapData, Wire<FragmentKey>, Wire<FragmentPorts>>,
+    affinity: KernelHash<MapData, Wire<AffinityKey>, u64>,
     counters: PerCpuArray<MapData, Wire<Counter>>,
 }
 
@@ -96,6 +98,7 @@ impl Kernel {
         Self {
             frontends: hash("FRONTENDS").try_into().expect("a hash"),
             fragments: hash("FRAGMENTS").try_into().expect("a hash"),
+            affinity: hash("AFFINITY").try_into().expect("a hash"),
             counters: hash("COUNTERS").try_into().expect("an array"),
             words: words.into(),
             ebpf,
@@ -153,6 +156,13 @@ impl Kernel {
             let set = self.fragments.insert(Wire(*key), Wire(*ports), 0);
             set.expect("there is room");
         }
+        for key in self.affinity().into_keys() {
+            self.affinity.remove(&Wire(key)).expect("the key is there");
+        }
+        for (key, value) in tables.affinity.borrow().iter() {
+            let set = self.affinity.insert(Wire(*key), value.0, 0);
+            set.expect("there is room");
+        }
         let cpus = nr_cpus().expect("processors are counted");
         for &reason in self.counts().keys() {
             let zeros = PerCpuValues::try_from(vec![Wire(Counter::default()); cpus]);
@@ -168,6 +178,16 @@ impl Kernel {
             .fragments
             .iter()
             .map(|pair| pair.map(|(key, value)| (key.0, value.0)));
+        pairs
+            .collect::<Result<_, MapError>>()
+            .expect("nobody else changes it")
+    }
+
+    fn affinity(&self) -> BTreeMap<AffinityKey, AffinityValue> {
+        let pairs = self
+            .affinity
+            .iter()
+            .map(|pair| pair.map(|(key, value)| (key.0, AffinityValue(value))));
         pairs
             .collect::<Result<_, MapError>>()
             .expect("nobody else changes it")
@@ -386,6 +406,7 @@ impl Bench {
             assert!(is_same, "{name}: the kernel's words differ from the host's");
         }
         assert_eq!(kernel.fragments(), *self.host.fragments.borrow());
+        assert_eq!(kernel.affinity(), *self.host.affinity.borrow());
         let opened = self.host.opened.borrow().clone();
         let services = opened.iter().map(|(service, _)| (service.index(), 1));
         assert_eq!(kernel.opened("SERVICE_STATS"), services.collect::<Vec<_>>());

@@ -17,6 +17,7 @@ use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::maglev::{self, Cursor, Member};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::config::{self, CONFIG_WORDS, Cidr};
 use lb_common::table::filter::{FILTER_WORDS, FilterBit};
@@ -44,6 +45,7 @@ pub struct ServicePort {
     address: SocketAddr,
     protocol: Protocol,
     when_empty: WhenEmpty,
+    affinity_seconds: u32,
     backends: Vec<(SocketAddr, u16)>,
 }
 
@@ -54,6 +56,7 @@ impl ServicePort {
             address,
             protocol,
             when_empty: WhenEmpty::Refuse,
+            affinity_seconds: 0,
             backends: Vec::new(),
         }
     }
@@ -62,6 +65,13 @@ impl ServicePort {
     #[must_use]
     pub fn backend(mut self, address: SocketAddr, weight: u16) -> Self {
         self.backends.push((address, weight));
+        self
+    }
+
+    /// Keeps a client at its backend for so long after its last connection.
+    #[must_use]
+    pub const fn affinity(mut self, seconds: u32) -> Self {
+        self.affinity_seconds = seconds;
         self
     }
 
@@ -145,6 +155,8 @@ pub struct MemoryTables {
     pub flows_v6: Vec<AtomicU64>,
     /// `FRAGMENTS`.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
+    /// `AFFINITY`.
+    pub affinity: RefCell<BTreeMap<AffinityKey, AffinityValue>>,
     /// What was noted, in order.
     pub notes: RefCell<Vec<Reason>>,
     /// Which connections were opened, in order.
@@ -176,6 +188,7 @@ impl MemoryTables {
             flows_v4: atomics(index(FLOW_BUCKETS) * bucket_words::<V4>()),
             flows_v6: atomics(index(FLOW_BUCKETS) * bucket_words::<V6>()),
             fragments: RefCell::default(),
+            affinity: RefCell::default(),
             notes: RefCell::default(),
             opened: RefCell::default(),
             share_bridge: Cell::new(false),
@@ -240,12 +253,16 @@ impl MemoryTables {
     /// Writes a port's backends, region, service word, filter bits and frontends; gives the first
     /// word behind its region.
     fn publish(&mut self, number: u32, port: &ServicePort, offset: u32) -> u32 {
-        let ids: Vec<BackendId> = port
+        let mut members: Vec<_> = port
             .backends
             .iter()
-            .map(|&(address, _)| self.add_backend(address, port.protocol))
+            .map(|&(address, weight)| {
+                let id = self.add_backend(address, port.protocol);
+                (id, address, weight)
+            })
             .collect();
-        let words = region(port, &ids);
+        members.sort_unstable();
+        let words = region(port, &members);
         let start = index(offset);
         self.arena[start..start + words.len()].copy_from_slice(&words);
         let word = ServiceWord::new(offset, number);
@@ -261,7 +278,7 @@ impl MemoryTables {
         self.frontends.insert(key, value.0);
         let key = FrontendKey::service_address(address);
         let was_ready = self.frontends.get(&key).copied().map(FrontendValue);
-        let has_ready = !ids.is_empty() || was_ready.is_some_and(FrontendValue::has_ready);
+        let has_ready = !members.is_empty() || was_ready.is_some_and(FrontendValue::has_ready);
         let value = FrontendValue::new(&key, FrontendKind::ServiceAddress, 0, has_ready);
         self.frontends.insert(key, value.0);
         offset + u32::try_from(words.len()).expect("the arena is small")
@@ -321,27 +338,27 @@ impl MemoryTables {
     }
 }
 
-fn region(port: &ServicePort, ids: &[BackendId]) -> Vec<u64> {
-    let count = u16::try_from(ids.len()).expect("few backends");
+fn region(port: &ServicePort, members: &[(BackendId, SocketAddr, u16)]) -> Vec<u64> {
+    let count = u16::try_from(members.len()).expect("few backends");
     let header = RegionHeader {
         count,
         table_size: maglev::table_size(u32::from(count)),
-        affinity_seconds: 0,
+        affinity_seconds: port.affinity_seconds,
         when_empty: port.when_empty,
     };
     let mut words = vec![0; index(header.words())];
     words[..2].copy_from_slice(&header.encode());
-    for (position, id) in (0_u16..).zip(ids) {
+    for (position, (id, ..)) in (0_u16..).zip(members) {
         let (word, is_upper) = RegionHeader::id_word(position);
         words[index(word)] |= u64::from(id.raw()) << if is_upper { 32 } else { 0 };
     }
     debug_assert!(words.len() >= index(HEADER_WORDS));
     if header.table_size > 0 {
-        let member = |&(address, weight): &(SocketAddr, u16)| Member {
+        let member = |&(_, address, weight): &(BackendId, SocketAddr, u16)| Member {
             identity: maglev::identity(mapped(address.ip()), address.port(), port.protocol),
             weight,
         };
-        let members: Vec<Member> = port.backends.iter().map(member).collect();
+        let members: Vec<Member> = members.iter().map(member).collect();
         let mut slots = vec![0; index(header.table_size)];
         let mut cursors = vec![Cursor::default(); members.len()];
         maglev::fill(&members, &mut slots, &mut cursors).expect("a size of the list, weights");
@@ -411,6 +428,14 @@ impl<'a> Tables for &'a MemoryTables {
 
     fn remember_fragment(&self, key: &FragmentKey, ports: FragmentPorts) {
         self.fragments.borrow_mut().insert(*key, ports);
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn remember_affinity(&self, key: &AffinityKey, value: AffinityValue) {
+        self.affinity.borrow_mut().insert(*key, value);
     }
 
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {

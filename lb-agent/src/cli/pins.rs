@@ -141,6 +141,7 @@ impl PinnedReader {
             ),
             Table::Devices => count(tables::devices(&self.paths, Access::Read)?.keys().count()),
             Table::Fragments => count(self.fragments()?.keys().count()),
+            Table::Affinity => count(tables::affinity(&self.paths, Access::Read)?.keys().count()),
             Table::FlowsV4 | Table::FlowsV6 => Some(flows::used_slots(&self.paths, table)?),
             Table::ServiceFilter
             | Table::BackendFilter
@@ -289,7 +290,7 @@ fn memory_bytes(descriptor: i32) -> u64 {
 const fn kind_text(table: Table) -> &'static str {
     match table {
         Table::Frontends | Table::Devices => "hash",
-        Table::Fragments => "lru_hash",
+        Table::Fragments | Table::Affinity => "lru_hash",
         Table::Counters => "percpu_array",
         _ => "array",
     }

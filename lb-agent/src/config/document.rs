@@ -91,6 +91,7 @@ pub struct Sizes {
     pub flow_buckets_v4: Option<u32>,
     pub flow_buckets_v6: Option<u32>,
     pub fragments: Option<u32>,
+    pub affinity: Option<u32>,
     pub devices: Option<u32>,
     pub stats_shards: Option<u32>,
 }
@@ -106,6 +107,7 @@ impl Sizes {
             (self.flow_buckets_v4, &mut to.flow_buckets_v4),
             (self.flow_buckets_v6, &mut to.flow_buckets_v6),
             (self.fragments, &mut to.fragments),
+            (self.affinity, &mut to.affinity),
             (self.devices, &mut to.devices),
             (self.stats_shards, &mut to.stats_shards),
         ] {
@@ -126,6 +128,7 @@ impl From<settings::Sizes> for Sizes {
             flow_buckets_v4: Some(sizes.flow_buckets_v4),
             flow_buckets_v6: Some(sizes.flow_buckets_v6),
             fragments: Some(sizes.fragments),
+            affinity: Some(sizes.affinity),
             devices: Some(sizes.devices),
             stats_shards: Some(sizes.stats_shards),
         }

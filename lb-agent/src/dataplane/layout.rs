@@ -6,6 +6,7 @@ use std::fmt;
 
 use aya::maps::{MapInfo, MapType};
 use lb_common::flows::SLOTS;
+use lb_common::table::affinity::AffinityKey;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
@@ -37,6 +38,8 @@ pub enum Table {
     BackendFilter,
     /// Ports of fragmented packets.
     Fragments,
+    /// Service port and client → backend.
+    Affinity,
     /// Packets and bytes by reason.
     Counters,
     /// Settings of the datapath.
@@ -55,7 +58,7 @@ const FLOW_ENTRY_WORDS_V6: usize = 12;
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Frontends,
         Self::Services,
         Self::Arena,
@@ -65,6 +68,7 @@ impl Table {
         Self::ServiceFilter,
         Self::BackendFilter,
         Self::Fragments,
+        Self::Affinity,
         Self::Counters,
         Self::Config,
         Self::Devices,
@@ -84,6 +88,7 @@ impl Table {
             Self::ServiceFilter => "SERVICE_FILTER",
             Self::BackendFilter => "BACKEND_FILTER",
             Self::Fragments => "FRAGMENTS",
+            Self::Affinity => "AFFINITY",
             Self::Counters => "COUNTERS",
             Self::Config => "CONFIG",
             Self::Devices => "DEVICES",
@@ -97,6 +102,7 @@ impl Table {
         match self {
             Self::Frontends => size_of::<FrontendKey>(),
             Self::Fragments => size_of::<FragmentKey>(),
+            Self::Affinity => size_of::<AffinityKey>(),
             _ => size_of::<u32>(),
         }
     }
@@ -106,6 +112,7 @@ impl Table {
         const WORD: usize = size_of::<u64>();
         match self {
             Self::Frontends
+            | Self::Affinity
             | Self::Arena
             | Self::ServiceFilter
             | Self::BackendFilter
@@ -126,7 +133,7 @@ impl Table {
     pub const fn kind(self) -> MapType {
         match self {
             Self::Frontends | Self::Devices => MapType::Hash,
-            Self::Fragments => MapType::LruHash,
+            Self::Fragments | Self::Affinity => MapType::LruHash,
             Self::Counters => MapType::PerCpuArray,
             _ => MapType::Array,
         }

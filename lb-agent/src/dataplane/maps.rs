@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapError;
+use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::filter::FilterBit;
@@ -11,6 +12,7 @@ use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::service::Audience;
 use zerocopy::IntoBytes as _;
 
+use super::affinity;
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
 use super::flows::FlowTables;
@@ -18,7 +20,7 @@ use super::layout::Table;
 use super::mmap::Access;
 use super::readback::TableReader;
 use super::syscall::GracePeriod;
-use super::tables::{self, DeviceMap, FrontendMap, OpenError, WordTable};
+use super::tables::{self, AffinityMap, DeviceMap, FrontendMap, OpenError, WordTable};
 use super::{
     Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
 };
@@ -43,6 +45,8 @@ pub struct BpfDataplane {
     service_filter: WordTable,
     backend_filter: WordTable,
     flows: FlowTables,
+    affinity: AffinityMap,
+    affinity_entries: u32,
     capacity: Capacity,
     grace_period: GracePeriod,
 }
@@ -67,6 +71,7 @@ impl BpfDataplane {
     pub fn open(paths: &PinPaths) -> Result<Self, TablesError> {
         let words = |table| WordTable::open(paths, table);
         let (_, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
+        let (_, affinity) = tables::open(paths, Table::Affinity, Access::Read)?;
         let services = words(Table::Services)?;
         let arena = words(Table::Arena)?;
         let backends = words(Table::Backends)?;
@@ -87,6 +92,8 @@ impl BpfDataplane {
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
             flows: FlowTables::open(paths)?,
+            affinity: tables::affinity(paths, Access::ReadWrite)?,
+            affinity_entries: affinity.max_entries,
             grace_period: GracePeriod::probe()
                 .map_err(|source| TablesError::GracePeriod { source })?,
         })
@@ -253,6 +260,13 @@ impl Dataplane for BpfDataplane {
     ) -> Result<CutStep, DataplaneError> {
         Ok(self.flows.cut(from, clock::flow_seconds(), is_stale))
     }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        affinity::forget(&mut self.affinity, self.affinity_entries, is_kept)
+    }
 }
 
 fn element(table: &WordTable, index: u32) -> Result<&[AtomicU64], DataplaneError> {
@@ -282,7 +296,7 @@ fn backend_words(record: &BackendRecord) -> [u64; BACKEND_WORDS] {
     words
 }
 
-fn is_missing(error: &MapError) -> bool {
+pub(super) fn is_missing(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::NotFound,

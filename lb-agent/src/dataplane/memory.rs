@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use lb_common::hash;
-use lb_common::id::BackendId;
+use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::filter::{FILTER_WORDS, FilterBit};
@@ -34,6 +35,8 @@ pub struct Memory {
     pub backend_filter: Vec<u64>,
     /// `CONFIG`.
     pub config: Vec<u64>,
+    /// `AFFINITY`: set by the test.
+    pub affinity: BTreeMap<AffinityKey, AffinityValue>,
     /// What flows name: set by the test.
     pub in_use: InUse,
     /// Regions that programs may still read: start and end of each that was named since the last
@@ -73,6 +76,7 @@ impl Memory {
             service_filter: vec![0; FILTER_WORDS as usize],
             backend_filter: vec![0; FILTER_WORDS as usize],
             config: vec![0; CONFIG_WORDS as usize],
+            affinity: BTreeMap::new(),
             in_use: InUse::default(),
             readable: Vec::new(),
         }
@@ -298,6 +302,17 @@ impl Dataplane for Memory {
             next: None,
         })
     }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        let before = self.affinity.len();
+        self.affinity
+            .retain(|key, value| is_kept(key.service(), value.backend(key)));
+        let gone = before - self.affinity.len();
+        Ok(u64::try_from(gone).unwrap_or(u64::MAX))
+    }
 }
 
 /// A dataplane whose calls fail now and then.
@@ -363,5 +378,13 @@ impl<D: Dataplane> Dataplane for Flaky<D> {
     ) -> Result<CutStep, DataplaneError> {
         self.fail("cutting flows")?;
         self.inner.cut_flows(from, is_stale)
+    }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        self.fail("forgetting affinity")?;
+        self.inner.forget_affinity(is_kept)
     }
 }

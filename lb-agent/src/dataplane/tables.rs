@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
+use lb_common::table::affinity::AffinityKey;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::FrontendKey;
 
@@ -21,6 +22,8 @@ use super::syscall;
 pub type FrontendMap = HashMap<MapData, Wire<FrontendKey>, u64>;
 /// `DEVICES` as aya sees it.
 pub type DeviceMap = HashMap<MapData, u32, Wire<DeviceRecord>>;
+/// `AFFINITY` as aya sees it.
+pub type AffinityMap = HashMap<MapData, Wire<AffinityKey>, u64>;
 
 /// Why a pinned table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +238,16 @@ pub fn devices(paths: &PinPaths, access: Access) -> Result<DeviceMap, OpenError>
     HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Devices,
         path: paths.map(Table::Devices),
+        source,
+    })
+}
+
+/// Opens `AFFINITY`.
+pub fn affinity(paths: &PinPaths, access: Access) -> Result<AffinityMap, OpenError> {
+    let (data, _) = open(paths, Table::Affinity, access)?;
+    HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Open {
+        table: Table::Affinity,
+        path: paths.map(Table::Affinity),
         source,
     })
 }

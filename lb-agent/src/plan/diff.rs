@@ -241,6 +241,10 @@ impl Planner {
         for pair in acquired.ports.iter().flat_map(PlannedPort::udp_pairs) {
             self.departed.returned(&pair);
         }
+        self.has_lost_affinity |= old.iter().any(|port| {
+            let new = acquired.ports.iter().find(|new| new.id == port.id);
+            port.has_affinity() && new.is_none_or(|new| new.sets != port.sets)
+        });
         for set in old.iter().flat_map(|port| &port.sets) {
             self.regions.release(set);
         }

@@ -89,6 +89,11 @@ pub(super) struct PlannedPort {
 }
 
 impl PlannedPort {
+    /// Whether it remembers its clients.
+    pub(super) fn has_affinity(&self) -> bool {
+        self.sets.iter().any(|set| set.affinity_seconds() != 0)
+    }
+
     /// What UDP flows through it may name.
     pub(super) fn udp_pairs(&self) -> impl Iterator<Item = UdpPair> {
         let is_udp = self.key.name.protocol == Protocol::Udp;
@@ -133,6 +138,9 @@ pub struct Planner {
     /// Services that were planned, or whose frontends others contest, since anybody asked.
     pub(super) touched: BTreeSet<ObjectName>,
     pub(super) departed: Departed,
+    /// Whether `AFFINITY` may name what a service with affinity has lost since it was looked
+    /// through.
+    pub(super) has_lost_affinity: bool,
 }
 
 impl Planner {
@@ -154,6 +162,8 @@ impl Planner {
             is_restoring: false,
             touched: BTreeSet::new(),
             departed: Departed::default(),
+            // Of an earlier agent's time.
+            has_lost_affinity: true,
         }
     }
 
@@ -308,6 +318,25 @@ impl Planner {
     /// The same, for the progress of a pass over the flow tables.
     pub const fn departed_mut(&mut self) -> &mut Departed {
         &mut self.departed
+    }
+
+    /// Whether clients may have to be forgotten, of services that lost their affinity or a backend.
+    pub const fn has_lost_affinity(&self) -> bool {
+        self.has_lost_affinity
+    }
+
+    /// `AFFINITY` names only what [`Self::affinity_sets`] has.
+    pub const fn affinity_settled(&mut self) {
+        self.has_lost_affinity = false;
+    }
+
+    /// The sets of the services with session affinity, by [`Audience`].
+    pub fn affinity_sets(&self) -> BTreeMap<ServiceId, [Arc<SetKey>; 2]> {
+        let ports = self.planned.values().flat_map(|planned| &planned.ports);
+        ports
+            .filter(|port| port.has_affinity())
+            .map(|port| (port.id, port.sets.clone()))
+            .collect()
     }
 
     /// UDP flows name these pairs: those that no Service has, of the time of an earlier agent or

@@ -14,7 +14,7 @@ use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
 
 use super::arena::Arena;
 
-/// A member of a set: who, and how heavy. In the order of addresses and ports.
+/// A member of a set: who, and how heavy.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SetMember {
     /// The backend.
@@ -26,6 +26,7 @@ pub struct SetMember {
 /// Everything a region's words follow from.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SetKey {
+    /// Ascending, as a region has them.
     members: Box<[SetMember]>,
     affinity_seconds: u32,
     drops_when_empty: bool,
@@ -38,11 +39,25 @@ impl SetKey {
         affinity_seconds: u32,
         when_empty: WhenEmpty,
     ) -> Self {
+        let mut members: Box<[SetMember]> = members.into_iter().collect();
+        members.sort_unstable();
         Self {
-            members: members.into_iter().collect(),
+            members,
             affinity_seconds,
             drops_when_empty: when_empty == WhenEmpty::Drop,
         }
+    }
+
+    /// Session affinity timeout in seconds; 0 is no affinity.
+    pub const fn affinity_seconds(&self) -> u32 {
+        self.affinity_seconds
+    }
+
+    /// Whether `id` is a member.
+    pub fn contains(&self, id: BackendId) -> bool {
+        self.members
+            .binary_search_by_key(&id, |member| member.id)
+            .is_ok()
     }
 
     /// The region's header.

@@ -1,9 +1,10 @@
 //! The reconciler against tables that fail one call in ten: sound after every write, right in the
 //! end, silent before the lists are complete.
 
-use lb_common::family::{Family as _, V4};
+use lb_common::family::{Family as _, MappedAddress, V4};
 use lb_common::flow::Protocol;
-use lb_common::id::{BackendId, ServiceId};
+use lb_common::id::{BackendId, Seconds, ServiceId};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::service::ServiceWord;
 use proptest::prelude::*;
 
@@ -54,6 +55,13 @@ impl Dataplane for Checked {
         is_stale: &dyn Fn(&UdpPair) -> bool,
     ) -> Result<CutStep, DataplaneError> {
         self.0.cut_flows(from, is_stale)
+    }
+
+    fn forget_affinity(
+        &mut self,
+        is_kept: &dyn Fn(ServiceId, BackendId) -> bool,
+    ) -> Result<u64, DataplaneError> {
+        self.0.forget_affinity(is_kept)
     }
 }
 
@@ -267,6 +275,102 @@ fn udp_flows_that_lost_their_backend_while_no_agent_ran_leave_it_too() {
     again.run(&world).unwrap();
     cut_all(&mut again);
     assert_eq!(again.dataplane().inner.0.in_use.udp_pairs.len(), 1);
+}
+
+/// A client of every service at every backend that it has.
+fn remember_all(reconciler: &mut Tested) {
+    let pairs = all_pairs(reconciler);
+    let affinity = &mut reconciler.dataplane_mut().inner.0.affinity;
+    for pair in pairs {
+        let [.., number] = pair.backend.raw().to_be_bytes();
+        let key = AffinityKey::new::<V4>(pair.service, [10, 0, 9, number]);
+        affinity.insert(key, AffinityValue::new(&key, pair.backend, Seconds(1)));
+    }
+}
+
+/// Which services' clients are remembered, with the addresses of their backends.
+fn remembered(reconciler: &Tested) -> Vec<(u32, MappedAddress)> {
+    let memory = &reconciler.dataplane().inner.0;
+    let of = |(key, value): (&AffinityKey, &AffinityValue)| {
+        let record = memory.backends[&value.backend(key).index()];
+        (key.service().index(), record.address())
+    };
+    memory.affinity.iter().map(of).collect()
+}
+
+fn sticky() -> World {
+    let mut world = two_of_the_same();
+    for service in world.services.values_mut() {
+        service.affinity_seconds = Some(10_800);
+    }
+    world
+}
+
+#[test]
+fn clients_are_forgotten_when_their_backend_leaves_and_when_affinity_ends() {
+    for percent in [0, 30] {
+        let mut world = sticky();
+        let mut reconciler = start(Memory::new(CAPACITY), percent, 1);
+        let settle = |reconciler: &mut Tested, world: &World| {
+            reconciler.all_changed(world);
+            until_done(|| reconciler.run(world));
+            cut_all(reconciler);
+        };
+        reconciler.listed(&world);
+        settle(&mut reconciler, &world);
+        remember_all(&mut reconciler);
+        let indices = [[10, 96, 0, 1], [10, 96, 0, 2]].map(|address| {
+            let memory = &reconciler.dataplane().inner.0;
+            memory.frontends[&dns(address)].service_index()
+        });
+        let [web, also] = indices;
+        let [first, second] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(V4::mapped);
+        let mut all = [(web, first), (web, second), (also, first), (also, second)];
+        all.sort_unstable();
+        settle(&mut reconciler, &world);
+        assert_eq!(remembered(&reconciler), all, "nothing has changed");
+
+        let endpoint = world.slice_mut("web").endpoints.pop().unwrap();
+        settle(&mut reconciler, &world);
+        world.slice_mut("web").endpoints.push(endpoint);
+        settle(&mut reconciler, &world);
+        let mut expected = vec![(web, first), (also, first), (also, second)];
+        expected.sort_unstable();
+        assert_eq!(remembered(&reconciler), expected, "it returns alone");
+
+        let also_service = world.services.get_mut(&name("also")).unwrap();
+        also_service.affinity_seconds = None;
+        settle(&mut reconciler, &world);
+        world
+            .services
+            .get_mut(&name("also"))
+            .unwrap()
+            .affinity_seconds = Some(10_800);
+        settle(&mut reconciler, &world);
+        assert_eq!(remembered(&reconciler), [(web, first)], "off and on");
+
+        world.services.remove(&name("web"));
+        settle(&mut reconciler, &world);
+        assert_eq!(remembered(&reconciler), []);
+    }
+}
+
+#[test]
+fn clients_whose_backend_left_while_no_agent_ran_are_forgotten_and_the_others_kept() {
+    let mut world = sticky();
+    let mut reconciler = start(Memory::new(CAPACITY), 0, 1);
+    reconciler.listed(&world);
+    reconciler.run(&world).unwrap();
+    remember_all(&mut reconciler);
+    let memory = reconciler.dataplane().inner.0.clone();
+    world.slice_mut("web").endpoints.pop();
+    let mut again = start(memory, 0, 1);
+    again.cut().unwrap();
+    assert_eq!(remembered(&again).len(), 4, "nothing is known yet");
+    again.listed(&world);
+    again.run(&world).unwrap();
+    cut_all(&mut again);
+    assert_eq!(remembered(&again).len(), 3);
 }
 
 fn dns(address: [u8; 4]) -> FrontendKey {

@@ -4,7 +4,8 @@
 //! since the table takes a key once: the same key with another value means that the port is taken,
 //! and the next one is tried. Then, for a hairpin, the second pair; last the entry of the packet's
 //! own direction, which is what makes the flow one. The packet leaves only after that, so a reply
-//! always finds its entry.
+//! always finds its entry. Where the service has session affinity, the client's backend is written
+//! last, for a flow that is one.
 
 use super::{Next, Sighting, Step, Verdict, Workspace, event, refuse_address};
 use crate::conntrack::{self, State};
@@ -47,9 +48,11 @@ struct Target<F: Family> {
 #[inline(never)]
 pub(super) fn choose<F: Family>(
     packet: &Packet<F>,
+    seen: &Sighting,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
+    workspace.sticks = 0;
     let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
@@ -60,18 +63,23 @@ pub(super) fn choose<F: Family>(
         Some(FrontendKind::ClusterIp) => Audience::Internal,
         Some(_) | None => Audience::External,
     };
-    let target = match select::select(tables, frontend.service_index(), audience, &tuple) {
+    let index = frontend.service_index();
+    let target = match select::select(tables, index, audience, &tuple, seen.now) {
         Choice::Backend {
             service,
             backend,
             address,
             port,
-        } => Target {
-            service,
-            backend,
-            address,
-            port,
-        },
+            is_sticky,
+        } => {
+            workspace.sticks = u32::from(is_sticky);
+            Target {
+                service,
+                backend,
+                address,
+                port,
+            }
+        }
         Choice::Empty(WhenEmpty::Refuse) => {
             return Step::done(Verdict::refuse(Reason::NoEndpoints));
         }
@@ -112,8 +120,11 @@ pub(super) fn establish<F: Family>(
         leg,
         half,
         placed,
+        sticks,
         ..
     } = workspace;
+    // Set again by the entry that makes the flow one.
+    let is_sticky = core::mem::take(sticks);
     let Some(entry) = entry.get_mut() else {
         return Verdict::drop(Reason::TableInconsistent);
     };
@@ -135,7 +146,12 @@ pub(super) fn establish<F: Family>(
         }
         match reserved {
             Placement::Inserted | Placement::Same => {
-                return publish(entry, state, now, tables, (rewrite, found, placed));
+                let (verdict, is_ours) =
+                    publish(entry, state, now, tables, (rewrite, found, placed));
+                if is_ours {
+                    *sticks = is_sticky;
+                }
+                return verdict;
             }
             Placement::Other => {}
             Placement::Full => return Verdict::drop(Reason::FlowsFull),
@@ -143,6 +159,18 @@ pub(super) fn establish<F: Family>(
         }
     }
     Verdict::drop(Reason::PortsExhausted)
+}
+
+/// Remembers the client's backend, if the flow that was made is of a service with session affinity.
+#[inline(always)]
+pub(super) fn stick<F: Family>(seen: &Sighting, tables: &impl Tables, workspace: &Workspace<F>) {
+    if workspace.sticks == 0 {
+        return;
+    }
+    if let Some(entry) = workspace.entry.get() {
+        let client = entry.key.tuple.source;
+        select::stick::<F>(tables, client, entry.service, entry.backend, seen.now);
+    }
 }
 
 /// Whether an entry is in the table now: put there by us, or there before, as a half that outlived
@@ -228,7 +256,8 @@ fn reserve_second_leg<F: Family>(
 }
 
 /// Inserts the packet's own entry. If another processor was faster, its translation counts, and
-/// what was reserved for ours is left to expire unconfirmed.
+/// what was reserved for ours is left to expire unconfirmed. Says whether the flow is as `entry` has
+/// it.
 #[inline(always)]
 fn publish<F: Family>(
     entry: &FlowEntry<F>,
@@ -236,26 +265,31 @@ fn publish<F: Family>(
     now: Seconds,
     tables: &impl Tables,
     (rewrite, found, placed): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>, &mut Placed),
-) -> Verdict {
+) -> (Verdict, bool) {
     match tables.place(entry, state, now, placed) {
         Placement::Inserted => {
             tables.opened(entry.service, entry.backend);
             if entry.translated.source_port != entry.key.tuple.source_port {
                 tables.note(Reason::PortChanged);
             }
-            Workspace::translate(rewrite, Reason::NewFlow, entry)
+            let verdict = Workspace::translate(rewrite, Reason::NewFlow, entry);
+            (verdict, true)
         }
-        Placement::Same => Workspace::translate(rewrite, Reason::NewFlow, entry),
+        Placement::Same => {
+            let verdict = Workspace::translate(rewrite, Reason::NewFlow, entry);
+            (verdict, true)
+        }
         Placement::Other => {
             if tables.search(&entry.key, now, found)
                 && let Some(found) = found.get()
             {
-                return Workspace::translate(rewrite, Reason::NewFlow, &found.entry);
+                let verdict = Workspace::translate(rewrite, Reason::NewFlow, &found.entry);
+                return (verdict, false);
             }
-            Verdict::drop(Reason::FlowContention)
+            (Verdict::drop(Reason::FlowContention), false)
         }
-        Placement::Full => Verdict::drop(Reason::FlowsFull),
-        Placement::Contended => Verdict::drop(Reason::FlowContention),
+        Placement::Full => (Verdict::drop(Reason::FlowsFull), false),
+        Placement::Contended => (Verdict::drop(Reason::FlowContention), false),
     }
 }
 

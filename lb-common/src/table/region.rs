@@ -5,11 +5,11 @@
 //! word 0      count:16 | flags:16 | table size:32      (from the lowest bit up)
 //! word 1      affinity timeout, seconds:32 | reserved:32
 //! words 2, 3  reserved
-//! then        ceil(count / 2) words, two backend ids each, the first in the lower half
+//! then        ceil(count / 2) words, two backend ids each, ascending, the first in the lower half
 //! then        ceil(table size / 4) words, four slots each, the first in the lowest 16 bits
 //! ```
 //!
-//! A slot is a position in the list of ids. One backend needs no table: its size is then 0.
+//! The ids ascend so that a member is found by halves. A slot is a position in the list of ids. One backend needs no table: its size is then 0.
 
 /// Words before the ids.
 pub const HEADER_WORDS: u32 = 4;

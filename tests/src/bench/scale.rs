@@ -160,7 +160,12 @@ fn tables(case: &str, node: &Node, report: &mut Report) -> Result<()> {
         let bytes: Result<Vec<u64>> = tables.iter().map(|it| node.table_bytes(*it)).collect();
         Ok(mebibytes(bytes?.iter().sum::<u64>() / 1024))
     };
-    let flows = [Table::FlowsV4, Table::FlowsV6, Table::Fragments];
+    let flows = [
+        Table::FlowsV4,
+        Table::FlowsV6,
+        Table::Fragments,
+        Table::Affinity,
+    ];
     let others: Vec<Table> = Table::ALL
         .into_iter()
         .filter(|table| !flows.contains(table))

@@ -132,6 +132,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Its endpoints; each serves every port.
     pub endpoints: Vec<Endpoint>,
+    /// Its session affinity's timeout in seconds.
+    pub affinity_seconds: Option<u32>,
 }
 
 impl Service {
@@ -143,6 +145,7 @@ impl Service {
             v6: address::service_v6(host),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            affinity_seconds: None,
         }
     }
 
@@ -168,6 +171,13 @@ impl Service {
         self
     }
 
+    /// The same with session affinity by the client's address.
+    #[must_use]
+    pub const fn sticking_for(mut self, seconds: u32) -> Self {
+        self.affinity_seconds = Some(seconds);
+        self
+    }
+
     /// Both cluster IPs with a port, IPv4 first.
     pub fn sockets(&self, port: u16) -> [SocketAddr; 2] {
         [(self.v4, port).into(), (self.v6, port).into()]
@@ -176,11 +186,17 @@ impl Service {
     /// The Service and its slices, as one file of several documents.
     pub fn yaml(&self) -> String {
         let (name, v4, v6) = (&self.name, self.v4, self.v6);
+        let affinity = self.affinity_seconds.map_or_else(String::new, |seconds| {
+            format!(
+                "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {{clientIP: \
+                 {{timeoutSeconds: {seconds}}}}}\n"
+            )
+        });
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\n\
              spec:\n  type: ClusterIP\n  clusterIP: {v4}\n  clusterIPs: [\"{v4}\", \"{v6}\"]\n  \
              ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n  \
-             selector: {{app: {name}}}\n  ports:\n"
+             selector: {{app: {name}}}\n{affinity}  ports:\n"
         );
         for Port {
             name,

@@ -5,13 +5,14 @@ use lb_common::conntrack::{Event, State, begins_anew};
 use lb_common::family::Family;
 use lb_common::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use lb_common::flows::{FlowTable, Found};
-use lb_common::id::{BackendId, Seconds};
+use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::lookup::{self, AddressKind};
 use lb_common::select::{self, Choice};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::config::{SEED, TIMEOUTS};
 use lb_common::table::frontend::FrontendKind;
-use lb_common::table::region::WhenEmpty;
+use lb_common::table::region::{RegionHeader, WhenEmpty};
 use lb_common::table::service::Audience;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
@@ -75,7 +76,7 @@ pub fn trace<F: Family>(
         Protocol::Sctp => Event::SctpOther,
     };
     let known = flow(&mut trace, event, tables, now);
-    new_flow(&mut trace, tables, known.is_none());
+    new_flow(&mut trace, tables, now, known.is_none());
     if let Some(entry) = known {
         trace.reason = Reason::Established;
         trace.entry = Some(entry);
@@ -142,7 +143,7 @@ fn flow<F: Family>(
 }
 
 /// What would become of the packet as the first of its flow.
-fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, is_first: bool) {
+fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, now: Seconds, is_first: bool) {
     let tuple = trace.tuple;
     let Some(frontend) = lookup::frontend(tables, &tuple) else {
         let (reason, finding) = match lookup::address_kind::<F>(tables, tuple.destination) {
@@ -174,43 +175,91 @@ fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, is_first: boo
         "traffic policy",
         format!("the {policy} policy's set of backends"),
     );
-    select_backend(trace, tables, index, audience, is_first);
+    choose(trace, (tables, index, audience), now);
+    select_backend(trace, (tables, index, audience), now, is_first);
+}
+
+/// Says by what a backend is chosen.
+fn choose<F: Family>(
+    trace: &mut Trace<F>,
+    (tables, index, audience): (&impl Tables, u32, Audience),
+    now: Seconds,
+) {
+    let Some((service, offset, header)) = select::region(tables, index, audience) else {
+        return;
+    };
+    if header.count == 0 {
+        return;
+    }
+    if header.affinity_seconds != 0 && affinity(trace, tables, (service, offset, &header), now) {
+        return;
+    }
+    let finding = if header.table_size == 0 {
+        "one backend, no choice".to_owned()
+    } else {
+        let hashed = if header.affinity_seconds == 0 {
+            "addresses, ports and protocol"
+        } else {
+            "the client's address and the timeouts since boot"
+        };
+        format!(
+            "slot {} of {}, by a hash of {hashed}; {} backends",
+            select::slot(&trace.tuple, &header, now),
+            header.table_size,
+            header.count
+        )
+    };
+    trace.step("Maglev", finding);
+}
+
+/// Says what session affinity knows of the client; whether it chooses the backend.
+fn affinity<F: Family>(
+    trace: &mut Trace<F>,
+    tables: &impl Tables,
+    region: (ServiceId, u32, &RegionHeader),
+    now: Seconds,
+) -> bool {
+    let (service, _, header) = region;
+    let key = AffinityKey::new::<F>(service, trace.tuple.source);
+    let timeout = Seconds(header.affinity_seconds);
+    let entry = tables.affinity(&key);
+    let age = |value: AffinityValue| {
+        let age = now.0.saturating_sub(value.last(&key).0);
+        crate::cli::render::units::seconds(age.into())
+    };
+    let kept = select::kept(tables, region, &trace.tuple, now);
+    let finding = match entry {
+        None => "the client has had no backend, a hash chooses".to_owned(),
+        Some(value) if !value.is_live(&key, now, timeout) => format!(
+            "the client's last connection was {} ago, more than the timeout: a hash chooses",
+            age(value)
+        ),
+        Some(_) if kept.is_none() => {
+            "the client's backend may no longer be used, a hash chooses".to_owned()
+        }
+        Some(value) => format!(
+            "the client keeps the backend of its last connection, {} ago",
+            age(value)
+        ),
+    };
+    trace.step("affinity", finding);
+    !kept.is_none()
 }
 
 fn select_backend<F: Family>(
     trace: &mut Trace<F>,
-    tables: &impl Tables,
-    index: u32,
-    audience: Audience,
+    (tables, index, audience): (&impl Tables, u32, Audience),
+    now: Seconds,
     is_first: bool,
 ) {
     let tuple = trace.tuple;
-    if let Some((_, _, header)) = select::region(tables, index, audience)
-        && header.count > 0
-    {
-        let finding = if header.table_size == 0 {
-            "one backend, no choice".to_owned()
-        } else {
-            let hashed = if header.affinity_seconds == 0 {
-                "addresses, ports and protocol"
-            } else {
-                "the client's address (session affinity)"
-            };
-            format!(
-                "slot {} of {}, by a hash of {hashed}; {} backends",
-                select::slot(&tuple, &header),
-                header.table_size,
-                header.count
-            )
-        };
-        trace.step("Maglev", finding);
-    }
-    match select::select(tables, index, audience, &tuple) {
+    match select::select(tables, index, audience, &tuple, now) {
         Choice::Backend {
             service,
             backend,
             address,
             port,
+            ..
         } => {
             trace.new_flow_to = Some(backend);
             if !is_first {

@@ -1,5 +1,6 @@
 //! `explain` on tables in memory.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use lb_common::conntrack::State;
@@ -9,6 +10,7 @@ use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::flows::{FlowTable, Insertion};
 use lb_common::id::{BackendId, Seconds, ServiceId};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::SERVICE_CIDR_COUNTS;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -31,6 +33,7 @@ const SYN: u8 = 2;
 struct Fake {
     actual: Actual,
     flows: Vec<AtomicU64>,
+    affinity: BTreeMap<AffinityKey, AffinityValue>,
 }
 
 impl<'a> Tables for &'a Fake {
@@ -75,6 +78,12 @@ impl<'a> Tables for &'a Fake {
 
     fn remember_fragment(&self, _key: &FragmentKey, _ports: FragmentPorts) {}
 
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.affinity.get(key).copied()
+    }
+
+    fn remember_affinity(&self, _key: &AffinityKey, _value: AffinityValue) {}
+
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
         false
     }
@@ -93,6 +102,7 @@ fn fake() -> Fake {
     Fake {
         actual: tables(),
         flows: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        affinity: BTreeMap::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use lb_common::family::Family;
 use lb_common::flows::layout::{bucket_words, entry_words};
 use lb_common::flows::{Bucket, Buckets, SLOTS};
 use lb_common::id::{BackendId, ServiceId};
+use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
@@ -24,7 +25,7 @@ use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::layout::Table;
 use crate::dataplane::mmap::Access;
-use crate::dataplane::tables::{self, FrontendMap, WordReader};
+use crate::dataplane::tables::{self, AffinityMap, FrontendMap, WordReader};
 
 /// Words of a flow table that were written here, by position.
 pub(crate) type Changes = Rc<RefCell<BTreeMap<usize, u64>>>;
@@ -148,6 +149,7 @@ impl Bucket for OverlayBucket {
 #[derive(Debug)]
 pub(crate) struct DryTables {
     frontends: FrontendMap,
+    affinity: AffinityMap,
     services: WordReader,
     arena: WordReader,
     backends: WordReader,
@@ -165,6 +167,7 @@ impl DryTables {
         let words = |table| WordReader::open(paths, table);
         Ok(Self {
             frontends: tables::frontends(paths, Access::Read)?,
+            affinity: tables::affinity(paths, Access::Read)?,
             services: words(Table::Services)?,
             arena: words(Table::Arena)?,
             backends: words(Table::Backends)?,
@@ -233,6 +236,12 @@ impl Tables for DryTables {
     }
 
     fn remember_fragment(&self, _key: &FragmentKey, _ports: FragmentPorts) {}
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.affinity.get(&Wire(*key), 0).ok().map(AffinityValue)
+    }
+
+    fn remember_affinity(&self, _key: &AffinityKey, _value: AffinityValue) {}
 
     /// The client's device is not known here; the path changes no address.
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
