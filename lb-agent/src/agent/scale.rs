@@ -26,6 +26,9 @@ const CAPACITY: Capacity = Capacity {
 const ENDPOINTS: u32 = 10;
 /// Services of the smaller cluster.
 const SMALL: u32 = 200;
+/// Services of the larger one, which is so many times as large.
+const LARGE: u32 = 3 * SMALL;
+const TIMES: u64 = 3;
 /// How often a cost is measured: the least counts.
 const ROUNDS: usize = 3;
 
@@ -154,28 +157,29 @@ fn costs(services: u32) -> [Cost; 3] {
 }
 
 #[test]
-fn twice_the_cluster_costs_twice_as_much_and_a_change_costs_the_same() {
+fn three_times_the_cluster_costs_three_times_as_much_and_a_change_costs_the_same() {
     let small = costs(SMALL);
-    let large = costs(2 * SMALL);
-    println!("{SMALL}: {small:?}\n{}: {large:?}", 2 * SMALL);
+    let large = costs(LARGE);
+    println!("{SMALL}: {small:?}\n{LARGE}: {large:?}");
     let [start, restart, change] = [0, 1, 2].map(|which| (small[which], large[which]));
 
     // A frontend, a service address, two words and their marks; ten records and their bits.
     assert!(start.0.writes >= u64::from(SMALL) * 2 * (u64::from(ENDPOINTS) + 5));
-    assert!(start.1.writes <= 2 * start.0.writes);
+    assert!(start.1.writes <= TIMES * start.0.writes);
     assert_eq!(
         (start.1.names, start.0.names),
-        (2 * SMALL as usize, SMALL as usize)
+        (LARGE as usize, SMALL as usize)
     );
-    assert!(restart.1.writes <= 2 * restart.0.writes);
+    assert!(restart.1.writes <= TIMES * restart.0.writes);
     assert!(restart.1.writes < start.1.writes / 10);
     assert_eq!((change.0.names, change.1.names), (1, 1));
     assert!(change.1.writes <= 10, "{change:?}");
 
-    // What grows with the square would cost four times as much, and a change twice.
+    // What grows with the square would cost nine times as much, and a change three times. Other
+    // programs share the processor's caches, so half of that is borne.
     let growth = |(small, large): (Cost, Cost)| large.time.as_secs_f64() / small.time.as_secs_f64();
     for pair in [start, restart] {
-        assert!(growth(pair) < 3.0, "{pair:?}");
+        assert!(growth(pair) < 5.0, "{pair:?}");
     }
-    assert!(growth(change) < 1.6, "{change:?}");
+    assert!(growth(change) < 2.5, "{change:?}");
 }
