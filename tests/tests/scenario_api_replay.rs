@@ -23,7 +23,7 @@ use lb_tests::replica::Replica;
 /// Ten times as long as anything takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs of each of the four parts.
-const RUNS: u64 = 55;
+const RUNS: u64 = 12;
 /// Changes of one run.
 const CHANGES: usize = 40;
 /// What the source asks for.
