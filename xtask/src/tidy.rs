@@ -50,6 +50,7 @@ const UNSAFE_FILES: [&str; 14] = [
     "lb-ebpf/src/hook/tc",
     "lb-ebpf/src/packet",
     "lb-ebpf/src/refuse",
+    "lb-ebpf/src/region",
     "lb-ebpf/src/tables",
     "lb-agent/src/dataplane/bpf",
     "lb-agent/src/dataplane/mmap",
