@@ -62,6 +62,10 @@ impl Seen {
     }
 
     /// The tables.
+    ///
+    /// # Panics
+    ///
+    /// Never: an observed agent lives.
     pub fn memory(&self) -> &Memory {
         self.replica.memory().expect("an observed agent lives")
     }

@@ -5,6 +5,7 @@
 //! again later; a cluster where much is wrong is told of the first things alone, and of all of them
 //! by `steerage status`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -44,12 +45,12 @@ impl Notes {
         self.told
             .retain(|_, at| now.saturating_duration_since(*at) < REPEAT);
         for note in wrong.take(MAX_TOLD) {
-            // A full queue takes the next ones another time.
-            if !self.told.contains_key(&note) {
-                if !sink.send(note.clone()) {
+            if let Entry::Vacant(untold) = self.told.entry(note) {
+                // A full queue takes the next ones another time.
+                if !sink.send(untold.key().clone()) {
                     return;
                 }
-                self.told.insert(note, now);
+                untold.insert(now);
             }
         }
     }
@@ -65,7 +66,12 @@ impl Notes {
     }
 }
 
-fn warning(regarding: Regarding, reason: &'static str, action: &'static str, text: String) -> Note {
+const fn warning(
+    regarding: Regarding,
+    reason: &'static str,
+    action: &'static str,
+    text: String,
+) -> Note {
     Note {
         gravity: Gravity::Warning,
         regarding,
