@@ -6,13 +6,19 @@
     clippy::tests_outside_test_module,
     reason = "a file of tests is a module of tests"
 )]
+#![expect(
+    clippy::significant_drop_tightening,
+    reason = "a machine and its turn last as long as their test"
+)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use lb_agent::agent::{self, AgentError};
 use lb_agent::config::value::NodePortAddress;
 use lb_agent::dataplane::bpffs::PinPaths;
@@ -38,6 +44,10 @@ const LATENCY: &str = "kubeproxy_network_programming_duration_seconds";
 const CHECK: u16 = 31234;
 /// Agents end by a signal to the process: one test at a time has some.
 static TURN: Mutex<()> = Mutex::new(());
+
+fn node() -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+}
 
 fn service(name: &str, number: u8) -> Value {
     json!({
@@ -81,7 +91,7 @@ impl Machine {
         let server = ApiServer::start_tls().unwrap();
         server.accept_tokens(&[("right", "system:node-proxier")]);
         for object in [
-            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}),
+            node(),
             service("web", 1),
             slice("web-1", "web", "10.244.0.1"),
         ] {
@@ -260,26 +270,17 @@ enum Trouble {
     Node,
 }
 
-impl Trouble {
-    const ALL: [Self; 5] = [
-        Self::Token,
-        Self::Authority,
-        Self::Unreachable,
-        Self::Permission,
-        Self::Node,
-    ];
+use Trouble::{Authority, Node, Permission, Token, Unreachable};
 
+impl Trouble {
     /// What the line says, and the reason of the Event.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Token => ("refuses the credentials (401)", "CredentialsRefused"),
-            Self::Authority => ("is not accepted", "ApiServerNotTrusted"),
-            Self::Unreachable => ("cannot be reached", "ApiServerUnreachable"),
-            Self::Permission => (
-                "no permission to list and watch EndpointSlice",
-                "PermissionMissing",
-            ),
-            Self::Node => ("there is no Node named", "NodeMissing"),
+            Token => ("refuses the credentials (401)", "CredentialsRefused"),
+            Authority => ("is not accepted", "ApiServerNotTrusted"),
+            Unreachable => ("cannot be reached", "ApiServerUnreachable"),
+            Permission => ("to list and watch EndpointSlice", "PermissionMissing"),
+            Node => ("there is no Node named", "NodeMissing"),
         }
     }
 
@@ -288,24 +289,24 @@ impl Trouble {
         let server = &machine.server;
         let mut file = None;
         match self {
-            Self::Token => {
+            Token => {
                 server.accept_tokens(&[("next", "system:node-proxier")]);
                 file = Some(("token", "next".to_owned()));
             }
-            Self::Authority => file = Some(("ca.crt", server.change_authority().unwrap())),
-            Self::Unreachable => server.close().unwrap(),
-            Self::Permission => {
+            Authority => file = Some(("ca.crt", server.change_authority().unwrap())),
+            Unreachable => server.close().unwrap(),
+            Permission => {
                 for verb in [Verb::List, Verb::Watch] {
                     server.forbid(verb, Resource::EndpointSlices);
                 }
             }
-            Self::Node => drop(server.delete(Resource::Nodes, "", NODE).unwrap()),
+            Node => drop(server.delete(Resource::Nodes, "", NODE).unwrap()),
         }
-        if matches!(self, Self::Authority) {
+        if matches!(self, Authority) {
             // Connections that were trusted stay; later ones are not.
             server.close().unwrap();
             server.reopen().unwrap();
-        } else if !matches!(self, Self::Unreachable) {
+        } else if !matches!(self, Unreachable) {
             server.cut(Resource::Services, Cut::Abort);
             server.cut(Resource::EndpointSlices, Cut::Abort);
         }
@@ -318,13 +319,10 @@ impl Trouble {
         }
         let server = &machine.server;
         match self {
-            Self::Token | Self::Authority => {}
-            Self::Unreachable => server.reopen().unwrap(),
-            Self::Permission => server.forbid_nothing(),
-            Self::Node => {
-                let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
-                server.apply(&node).unwrap();
-            }
+            Token | Authority => {}
+            Unreachable => server.reopen().unwrap(),
+            Permission => server.forbid_nothing(),
+            Node => drop(server.apply(&node()).unwrap()),
         }
     }
 }
@@ -335,7 +333,8 @@ fn every_trouble_with_the_server_is_one_line_and_one_event_and_the_tables_stay()
     let agent = machine.start();
     machine.await_backends(1, &["10.244.0.1"]);
     let before = machine.tables();
-    for trouble in Trouble::ALL {
+    let troubles = [Token, Authority, Unreachable, Permission, Node];
+    for trouble in troubles {
         let (line, reason) = trouble.words();
         let file = trouble.begin(&machine);
         machine.await_problem(line);
@@ -352,7 +351,7 @@ fn every_trouble_with_the_server_is_one_line_and_one_event_and_the_tables_stay()
     machine.server.apply(&service("more", 2)).unwrap();
     machine.await_backends(2, &["10.244.0.1"]);
     let events = machine.server.objects(Resource::Events);
-    assert_eq!(events.len(), Trouble::ALL.len(), "{events:#?}");
+    assert_eq!(events.len(), troubles.len(), "{events:#?}");
     stop(agent);
 }
 
@@ -374,9 +373,7 @@ fn what_cannot_be_done_is_told_about_the_object_by_an_event() {
     let mut odd = service("odd", 4);
     odd["spec"]["loadBalancerSourceRanges"] = json!(["everybody"]);
     server.apply(&odd).unwrap();
-    let mut loopback = slice("web-2", "web", "127.0.0.1");
-    loopback["endpoints"] = json!([{"addresses": ["127.0.0.1"]}]);
-    server.apply(&loopback).unwrap();
+    server.apply(&slice("web-2", "web", "127.0.0.1")).unwrap();
 
     for (reason, name, part) in [
         ("ExternalAddressRefused", "wrong", "127.0.0.9"),
@@ -405,13 +402,15 @@ fn what_cannot_be_done_is_told_about_the_object_by_an_event() {
     stop(agent);
 }
 
-fn metrics(path: &str) -> std::collections::BTreeMap<String, Metric> {
+type Metrics = BTreeMap<String, Metric>;
+
+fn metrics(path: &str) -> Metrics {
     let (_, text) = scrape::get(METRICS, path).unwrap();
     prometheus::parse(&text).unwrap()
 }
 
 /// The only sample of this name.
-fn sample(metrics: &std::collections::BTreeMap<String, Metric>, metric: &str, name: &str) -> f64 {
+fn sample(metrics: &Metrics, metric: &str, name: &str) -> f64 {
     let samples = metrics[metric].samples.iter();
     samples
         .filter(|sample| sample.name == name)
@@ -424,10 +423,7 @@ fn a_change_is_timed_from_its_cause_and_requests_are_counted() {
     let machine = Machine::new();
     let server = &machine.server;
     let triggered = |mut slice: Value, seconds_ago: i64| {
-        let now = k8s_openapi::jiff::Timestamp::now();
-        let at = now
-            .checked_sub(k8s_openapi::jiff::SignedDuration::from_secs(seconds_ago))
-            .unwrap();
+        let at = Timestamp::now() - SignedDuration::from_secs(seconds_ago);
         slice["metadata"]["annotations"] =
             json!({"endpoints.kubernetes.io/last-change-trigger-time": at.to_string()});
         slice
@@ -472,8 +468,7 @@ fn a_change_is_timed_from_its_cause_and_requests_are_counted() {
     assert!(timed >= watches, "{timed}");
     let relists = shown["steerage_api_watch_relists"].value(("kind", "Service"));
     assert_eq!(relists, Some(1.0));
-    let url = server.url();
-    let active = shown["steerage_api_server_active"].value(("server", &*url));
+    let active = shown["steerage_api_server_active"].value(("server", &*server.url()));
     assert_eq!(active, Some(1.0));
     clock::eventually("the time of the last object", PATIENCE, || {
         let at = "steerage_api_last_event_timestamp_seconds";

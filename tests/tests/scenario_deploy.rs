@@ -22,7 +22,7 @@ use lb_agent::settings::{DEFAULT_PIN_DIR, DEFAULT_STATE_DIR, Settings};
 use lb_agent::source::kubernetes::events::{Gravity, Note, Regarding};
 use lb_tests::apiserver::{ApiServer, Cut, PolicyRule, Request, Resource, Verb};
 use lb_tests::clock;
-use lb_tests::observer::{NODE, Observer, PATIENCE, quick, service_account};
+use lb_tests::observer::{NODE, Observer, PATIENCE, Seen, quick, service_account};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -381,7 +381,7 @@ fn requests_of_a_life() -> Vec<Request> {
         let api = service_account(&server, place.path(), "right").unwrap();
         let observer = Observer::start(api, place.path(), quick()).unwrap();
         observer
-            .await_seen("everything is listed", |seen| seen.is_listed())
+            .await_seen("everything is listed", Seen::is_listed)
             .unwrap();
         let note = Note {
             gravity: Gravity::Warning,

@@ -11,7 +11,7 @@ use lb_agent::settings::ApiSettings;
 use lb_agent::source::kubernetes::Timing;
 use lb_tests::apiserver::{ApiServer, Cut, Fault, Resource, Rule, Verb};
 use lb_tests::clock;
-use lb_tests::observer::{NODE, Observer, PATIENCE, quick, services};
+use lb_tests::observer::{NODE, Observer, PATIENCE, Seen, quick, services};
 use lb_tests::recording::Recording;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -375,7 +375,7 @@ fn a_recorded_cluster_arrives_whole_whatever_happens_to_its_streams() {
     recording.begin(&server).unwrap();
     let (followed, _directory) = observer(&server, quick());
     followed
-        .await_seen("it is listed", |seen| seen.is_listed())
+        .await_seen("it is listed", Seen::is_listed)
         .unwrap();
     let middle = recording
         .steps
@@ -405,15 +405,13 @@ fn a_recorded_cluster_arrives_whole_whatever_happens_to_its_streams() {
         }
         // A source that starts now sees the objects of this moment alone.
         let (fresh, _directory) = observer(&server, quick());
-        fresh
-            .await_seen("it is listed", |seen| seen.is_listed())
-            .unwrap();
+        fresh.await_seen("it is listed", Seen::is_listed).unwrap();
         let expected = services(fresh.seen().replica.model());
         counts.push(expected.len());
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         followed.await_services(&expected).unwrap();
         let (followed, fresh) = (followed.seen(), fresh.seen());
-        let frontends = |seen: &lb_tests::observer::Seen| {
+        let frontends = |seen: &Seen| {
             let tables = seen.memory();
             tables.frontends.keys().copied().collect::<Vec<_>>()
         };
