@@ -12,6 +12,7 @@ pub mod config;
 mod devices;
 mod error;
 mod names;
+mod notes;
 mod objects;
 mod outside;
 mod published;
@@ -46,12 +47,12 @@ use crate::model::index::Model;
 use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
-use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
+use notes::Notes;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
 use published::Published;
@@ -71,7 +72,7 @@ pub fn run(settings: Settings) -> Result<(), AgentError> {
 
 /// Runs the agent likewise, and takes over what changes in the files the settings came from.
 pub fn run_watched(effective: Effective, watched: Watched) -> Result<(), AgentError> {
-    for warning in &effective.layers.warnings {
+    for warning in effective.layers.all_warnings() {
         tracing::warn!("{warning}");
     }
     run_until_told(effective.settings, Some((effective.layers, watched)))
@@ -138,8 +139,8 @@ struct Agent {
     /// Processor time that was spent on the model.
     index_time: Duration,
     reporter: Reporter,
-    /// Where Kubernetes Events go, if there is an API server.
-    events: Option<EventSink>,
+    /// What is told by Kubernetes Events.
+    notes: Notes,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -200,7 +201,7 @@ impl Agent {
             outside,
             kernel_problems,
             reporter: Reporter::default(),
-            events: None,
+            notes: Notes::default(),
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -289,7 +290,6 @@ impl Agent {
         let changed = self.model.apply_all(batch);
         self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
-            self.outside.changed(&name);
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
@@ -334,6 +334,7 @@ impl Agent {
             .chain(report.problems.iter().map(ToString::to_string))
             .collect();
         self.published.set_api(report.api.as_ref());
+        self.notes.set_objects(report, &self.model);
         self.published.status_changed();
     }
 
@@ -388,8 +389,12 @@ impl Agent {
                 self.keep_devices();
                 memory::give_back();
             }
-            self.outside
-                .synced(&self.model, &self.settings, &self.devices);
+            self.outside.synced(
+                &self.model,
+                self.reconciler.planner(),
+                &self.settings,
+                &self.devices,
+            );
             self.names.synced();
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
@@ -428,6 +433,8 @@ impl Agent {
     }
 
     fn reclaim(&mut self) {
+        // What lasts is told again.
+        self.published.status_changed();
         match self.reconciler.sweep() {
             Ok(()) => {
                 self.has_work = true;
@@ -441,13 +448,10 @@ impl Agent {
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
-        problems.extend(
-            self.reconciler
-                .planner()
-                .reports()
-                .iter()
-                .map(|(name, report)| format!("{name}: {report}")),
-        );
+        let reports = self.reconciler.planner().reports();
+        self.tell(&reports);
+        let described = reports.iter();
+        problems.extend(described.map(|(name, report)| format!("{name}: {report}")));
         problems.extend(self.keeper.problems().cloned());
         problems.extend(self.kernel_problems.iter().cloned());
         problems.extend(self.outside.reports().into_values());

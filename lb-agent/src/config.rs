@@ -14,6 +14,7 @@ pub mod reload;
 pub mod text;
 pub mod tree;
 pub mod value;
+mod without_effect;
 
 use std::net::SocketAddr;
 

@@ -41,7 +41,6 @@ pub mod ids;
 pub mod latency;
 pub mod names;
 pub mod node_ports;
-pub mod outlook;
 pub mod planner;
 pub mod region;
 pub mod report;

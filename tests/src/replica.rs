@@ -121,6 +121,22 @@ impl Replica {
         }
     }
 
+    /// All objects.
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Whether both lists have been there, so that tables are written.
+    pub const fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// The tables themselves; `None` while the agent is dead.
+    pub fn memory(&self) -> Option<&Memory> {
+        let reconciler = self.reconciler.as_ref()?;
+        Some(&reconciler.dataplane().inner)
+    }
+
     /// Whether both lists are there and the tables say what they say.
     pub fn is_synced(&self) -> bool {
         let reconciler = self.reconciler.as_ref();

@@ -25,8 +25,9 @@ impl Agent {
     /// Why not, if so.
     fn take_effective(&mut self, effective: Effective) -> Option<String> {
         let Effective { layers, settings } = effective;
-        for warning in &layers.warnings {
-            if !self.layers.warnings.contains(warning) {
+        let known = self.layers.all_warnings();
+        for warning in layers.all_warnings() {
+            if !known.contains(&warning) {
                 tracing::warn!("{warning}");
             }
         }

@@ -17,6 +17,7 @@ use super::kube_proxy;
 use super::text::{self, Mistake};
 use super::tree::{Tree, json_leaves, put};
 use super::value::{Bind, NodePortAddress, StateName, Timeout};
+use super::without_effect;
 use crate::settings::Sizes;
 use crate::settings::client::ApiClient;
 use crate::settings::outside::{HEALTH_PORT, HEALTH_TIMEOUT, METRICS_PORT};
@@ -97,6 +98,13 @@ impl Layers {
         self.settings
             .iter()
             .map(|(name, setting)| (name.as_str(), setting))
+    }
+
+    /// All that people should know: [`Self::warnings`], and settings that change nothing.
+    pub fn all_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(without_effect::warnings(self));
+        warnings
     }
 
     /// Adds what `document` says, unless a stronger layer has said it.

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::proxy_health::{IpFamily, Question};
 use crate::clock::Moment;
+use crate::source::kubernetes::metrics::ApiMetrics;
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -109,6 +110,8 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 /// Everything that is counted while the agent works. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// The conversation with API servers.
+    pub api: ApiMetrics,
     families: Vec<IpFamily>,
     sync: Histograms<FamilyLabel>,
     sync_full: Histograms<FamilyLabel>,
@@ -141,6 +144,7 @@ impl Metrics {
     /// Nothing counted yet. `families` are those of this host.
     pub fn new(families: &[IpFamily]) -> Self {
         let metrics = Self {
+            api: ApiMetrics::default(),
             families: families.to_vec(),
             sync: Family::new_with_constructor(sync_buckets),
             sync_full: Family::new_with_constructor(sync_buckets),
@@ -193,6 +197,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         self.register_kube_proxys(registry.sub_registry_with_prefix("kubeproxy"));
         self.register_own(registry.sub_registry_with_prefix("steerage"));
+        self.api.register(registry);
     }
 
     fn register_kube_proxys(&self, registry: &mut Registry) {

@@ -17,7 +17,6 @@ use super::endpoints::{Candidate, mapped};
 use super::expand::{DesiredPort, PortKey, Rank};
 use super::filters::{backend_bit, service_bit};
 use super::frontends::FrontendWrites;
-use super::health::HealthCheck;
 use super::ids::{self, Ids};
 use super::planner::{AUDIENCES, BackendKey, Planned, PlannedMember, PlannedPort, Planner};
 use super::region::{self, Placed, SetKey, SetMember};
@@ -65,7 +64,6 @@ impl Planner {
         name: &ObjectName,
         rank: &Arc<Rank>,
         ports: &[DesiredPort<'_>],
-        health: Option<HealthCheck>,
     ) -> Result<Vec<Write>, Report> {
         check_counts(ports)?;
         let old = self.planned.remove(name);
@@ -78,7 +76,6 @@ impl Planner {
                     let planned = Planned {
                         rank: Arc::clone(rank),
                         ports,
-                        health,
                     };
                     self.planned.insert(name.clone(), planned);
                 }

@@ -27,6 +27,7 @@ mod failure;
 mod holdings;
 mod known;
 pub mod machine;
+pub mod metrics;
 pub mod problem;
 pub mod request;
 pub mod servers;
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::backoff::Backoff;
+use self::metrics::ApiMetrics;
 pub use self::shell::run;
 use crate::settings::ApiSettings;
 
@@ -57,6 +59,8 @@ pub struct KubernetesOptions {
     pub timing: Timing,
     /// Where random waits begin.
     pub seed: u64,
+    /// What is counted.
+    pub metrics: ApiMetrics,
 }
 
 /// How long to wait for what.
