@@ -69,6 +69,7 @@ impl Follower {
             state_dir: state_dir.path().to_owned(),
             timing: timing(),
             seed,
+            looks_on: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -79,6 +79,7 @@ impl Observer {
             state_dir: directory.to_owned(),
             timing,
             seed: 7,
+            looks_on: false,
         };
         let tables = Reconciler::start(Memory::new(CAPACITY))?;
         let seen = Arc::new(Mutex::new(Seen {

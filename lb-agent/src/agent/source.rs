@@ -37,6 +37,7 @@ impl Agent {
                     state_dir: self.settings.state_dir.clone(),
                     timing: Timing::default(),
                     seed: setup::random_number()?,
+                    looks_on: false,
                 };
                 let (sink, notes) = events::channel();
                 self.events = Some(sink);

@@ -57,6 +57,9 @@ pub struct KubernetesOptions {
     pub timing: Timing,
     /// Where random waits begin.
     pub seed: u64,
+    /// Whether this only looks on beside the node's agent: then it sends no Events, and leaves the
+    /// kept addresses to the agent.
+    pub looks_on: bool,
 }
 
 /// How long to wait for what.
