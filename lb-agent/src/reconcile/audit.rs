@@ -80,7 +80,7 @@ impl<D: Dataplane + Inspect> Reconciler<D> {
         }
         let capacity = self.planner.capacity().frontends;
         if audit.at == Place::FIRST {
-            audit.keys_left = capacity.saturating_mul(MOST_ROUNDS);
+            audit.keys_left = capacity.saturating_mul(MOST_ROUNDS).saturating_add(STEP);
         }
         let parked = &self.parked;
         let mut step = self.planner.audit(

@@ -68,9 +68,14 @@ pub fn verification_into(
 
 fn audit_into(out: &mut impl Write, name: &str, audit: &AuditView) -> io::Result<()> {
     let entries: u64 = audit.entries.values().sum();
+    let entries = if entries == 1 {
+        "1 entry was".to_owned()
+    } else {
+        format!("{entries} entries were")
+    };
     writeln!(
         out,
-        "{name:<9} by the agent at {}: {entries} entries were not as planned, {} written again",
+        "{name:<9} by the agent at {}: {entries} not as planned, {} written again",
         audit.at, audit.repaired
     )
 }
