@@ -278,7 +278,7 @@ impl Agent {
                 () = until(names_at) => {
                     self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
                 }
-                () = until(self.audits.due_at()) => self.audit(),
+                () = until(Some(self.audits.due_at())) => self.audit(),
             }
         }
         if self.names.finish().await? {

@@ -23,3 +23,4 @@ pub mod picture;
 pub mod report;
 #[cfg(test)]
 mod tests;
+pub(crate) mod words;

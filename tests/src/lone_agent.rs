@@ -22,7 +22,7 @@ use crate::ns::{Namespace, PREFIX};
 use crate::{clock, command};
 
 /// Ten times as long as anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Tables large enough for the recorded cluster.
 const SIZES: &str = "\
 apiVersion: steerage.dev/v1alpha1

@@ -29,7 +29,7 @@ use serde_json::Value;
 
 const NODE: &str = "node-a";
 /// Ten times as long as anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
 const MANIFESTS: &str = "\

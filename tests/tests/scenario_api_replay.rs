@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs of each of the four parts.
 const RUNS: u64 = 55;
 /// Changes of one run.
-const CHANGES: usize = 40;
+const CHANGES: usize = 30;
 /// What the source asks for.
 const WATCHED: [Resource; 4] = [
     Resource::Services,

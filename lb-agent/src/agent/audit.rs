@@ -14,8 +14,8 @@ use super::objects::ModelObjects;
 use super::timers::now;
 use super::{Agent, AgentError, config};
 use crate::audit::basis::{self, Basis};
-use crate::audit::compare::word_name;
 use crate::audit::report::{self, AuditReport};
+use crate::audit::words::word_name;
 use crate::clock;
 use crate::dataplane::layout::Table;
 use crate::dataplane::{Dataplane as _, Write};
@@ -59,8 +59,8 @@ impl AuditKeeper {
     }
 
     /// When to call [`Agent::audit`].
-    pub(super) const fn due_at(&self) -> Option<Instant> {
-        Some(self.due)
+    pub(super) const fn due_at(&self) -> Instant {
+        self.due
     }
 
     /// The time between passes may be shorter than before.

@@ -3,22 +3,19 @@
 use std::collections::BTreeSet;
 
 use lb_common::family::MappedAddress;
-use lb_common::flow::Protocol;
-use lb_common::table::backend::BackendFlags;
-use lb_common::table::config;
 use lb_common::table::filter::FilterBit;
-use lb_common::table::frontend::{FrontendKey, FrontendKind};
-use lb_common::table::region::WhenEmpty;
+use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::Audience;
 
 use super::difference::{Behind, Difference};
-use super::picture::{Frontend, Picture, Port, Set, address_of, by_audience};
+use super::picture::{Picture, Port, Set, address_of};
+use super::words::{
+    affinity_text, audience_text, backend_name, flags_text, frontend_name, frontend_text, set_text,
+    sets_text, shares_text, when_empty_text, word_name,
+};
 use crate::dataplane::layout::Table;
 use crate::plan::planner::BackendKey;
 use crate::plan::{backend_bit, service_bit};
-
-/// How many endpoints are listed where many differ.
-const LISTED: usize = 4;
 
 /// Two or three pictures of the same tables.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +117,8 @@ fn frontends(sides: Sides<'_>) -> impl Iterator<Item = Difference> {
         let values = sides.map(|side| side.frontends.get(&key));
         values.behind()?;
         let service = [Some(values.source), values.agent, Some(values.kernel)];
-        let service = service.into_iter().flatten().flatten();
-        let service = service.filter_map(|frontend| frontend.port.as_ref()).next();
+        let mut service = service.into_iter().flatten().flatten();
+        let service = service.find_map(|frontend| frontend.port.as_ref());
         let texts = values.map(|value| value.map(frontend_text));
         texts.difference(
             Table::Frontends,
@@ -246,13 +243,13 @@ fn filters(sides: Sides<'_>) -> Vec<Difference> {
     let mut found = Vec::new();
     found.extend(missing_bits(
         Table::ServiceFilter,
-        sides.map(services),
+        &sides.map(services),
         &filters.services,
         service_bit,
     ));
     found.extend(missing_bits(
         Table::BackendFilter,
-        sides.map(backends),
+        &sides.map(backends),
         &filters.backends,
         backend_bit,
     ));
@@ -263,7 +260,7 @@ fn filters(sides: Sides<'_>) -> Vec<Difference> {
 /// are never cleared.
 fn missing_bits(
     table: Table,
-    addresses: Three<BTreeSet<MappedAddress>>,
+    addresses: &Three<BTreeSet<MappedAddress>>,
     words: &[u64],
     bit: impl Fn(MappedAddress) -> FilterBit,
 ) -> Vec<Difference> {
@@ -304,146 +301,4 @@ fn settings(sides: Sides<'_>) -> impl Iterator<Item = Difference> {
         }
         .difference(Table::Config, word_name(word), None)
     })
-}
-
-/// Address, port and protocol of a frontend, or the service address alone.
-pub(crate) fn frontend_name(key: &FrontendKey) -> String {
-    let address = address_of(key.address());
-    let Some(protocol) = key.protocol() else {
-        return address.to_string();
-    };
-    let protocol = protocol_text(protocol);
-    if key.is_node_port() {
-        let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
-        return format!("node port {}/{protocol} ({family})", key.port());
-    }
-    let socket = std::net::SocketAddr::new(address, key.port());
-    format!("{socket}/{protocol}")
-}
-
-/// Address, port and protocol of a backend.
-pub(crate) fn backend_name(key: &BackendKey) -> String {
-    let socket = std::net::SocketAddr::new(address_of(key.address), key.port);
-    format!("{socket}/{}", protocol_text(key.protocol))
-}
-
-const fn protocol_text(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    }
-}
-
-fn frontend_text(frontend: &Frontend) -> String {
-    let mut text = match frontend.kind {
-        Some(FrontendKind::ServiceAddress) => "service address".to_owned(),
-        Some(FrontendKind::ClusterIp) => "cluster address".to_owned(),
-        Some(FrontendKind::NodePort) => "node port".to_owned(),
-        Some(FrontendKind::ExternalIp) => "external address".to_owned(),
-        Some(FrontendKind::LoadBalancer) => "load balancer address".to_owned(),
-        None => "unknown kind".to_owned(),
-    };
-    if let Some(port) = &frontend.port {
-        text.push_str(&format!(" of {port}"));
-    } else {
-        let ready = if frontend.has_ready {
-            "ready"
-        } else {
-            "no ready"
-        };
-        text.push_str(&format!(" with {ready} endpoints"));
-    }
-    if frontend.is_ranged {
-        text.push_str(", source ranges");
-    }
-    if frontend.is_foreign {
-        text.push_str(", the value of another frontend");
-    }
-    text
-}
-
-fn sets_text(sets: &[Set; 2]) -> String {
-    let texts: Vec<_> = by_audience(sets)
-        .map(|(audience, set)| format!("{}: {}", audience_text(audience), set_text(set)))
-        .collect();
-    if by_audience(sets).all(|(_, set)| set.agrees(&sets[0])) {
-        return set_text(&sets[0]);
-    }
-    texts.join("; ")
-}
-
-fn set_text(set: &Set) -> String {
-    if let Some(flaw) = &set.flaw {
-        return flaw.clone();
-    }
-    match set.shares.len() {
-        0 => "no endpoints".to_owned(),
-        1 => "1 endpoint".to_owned(),
-        count => format!("{count} endpoints"),
-    }
-}
-
-fn shares_text(set: &Set) -> String {
-    let shares = set.shares.iter().take(LISTED);
-    let mut texts: Vec<_> = shares
-        .map(|(key, slots)| format!("{} {slots}", backend_name(key)))
-        .collect();
-    if set.shares.len() > LISTED {
-        texts.push(format!("{} more", set.shares.len() - LISTED));
-    }
-    format!(
-        "{} (table {:08x})",
-        texts.join(", "),
-        set.slots & 0xffff_ffff
-    )
-}
-
-fn affinity_text(seconds: u32) -> String {
-    if seconds == 0 {
-        "none".to_owned()
-    } else {
-        format!("{seconds}s")
-    }
-}
-
-const fn when_empty_text(when_empty: WhenEmpty) -> &'static str {
-    match when_empty {
-        WhenEmpty::Refuse => "refused",
-        WhenEmpty::Drop => "dropped",
-    }
-}
-
-fn flags_text(flags: BackendFlags) -> String {
-    let mut words = Vec::new();
-    for (bit, word) in [
-        (BackendFlags::SERVING, "serving"),
-        (BackendFlags::LOCAL, "local"),
-        (BackendFlags::TERMINATING, "terminating"),
-    ] {
-        if flags.has(bit) {
-            words.push(word);
-        }
-    }
-    words.join(", ")
-}
-
-const fn audience_text(audience: Audience) -> &'static str {
-    match audience {
-        Audience::Internal => "clients of the cluster address",
-        Audience::External => "other clients",
-    }
-}
-
-/// What a word of `CONFIG` says.
-pub(crate) fn word_name(word: u32) -> String {
-    let states = config::TIMEOUTS..config::CONFIG_WORDS;
-    match word {
-        config::SERVICE_CIDR_COUNTS => "number of service CIDRs".to_owned(),
-        config::FLOW_BUCKETS => "sizes of the flow tables".to_owned(),
-        word if states.contains(&word) => {
-            format!("timeout of connection state {}", word - config::TIMEOUTS)
-        }
-        word => format!("service CIDRs (word {word})"),
-    }
 }

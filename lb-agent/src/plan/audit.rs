@@ -21,7 +21,7 @@ use super::expand::PortKey;
 use super::ids::Holder;
 use super::planner::{AUDIENCES, BackendKey, PlannedPort, Planner};
 use super::region::{SetKey, Site, fingerprint};
-use crate::audit::compare::{backend_name, frontend_name};
+use crate::audit::words::{backend_name, frontend_name};
 use crate::dataplane::inspect::Inspect;
 use crate::dataplane::layout::Table;
 use crate::dataplane::{DataplaneError, Write};

@@ -156,6 +156,7 @@ impl SourceObjects {
         let api = report.api.iter().flat_map(|api| &api.problems);
         let api = api.map(ToString::to_string).next();
         let own = report.problems.iter().map(ToString::to_string).next();
+        drop(report);
         api.or(own)
             .unwrap_or_else(|| format!("is {} there?", self.name))
     }

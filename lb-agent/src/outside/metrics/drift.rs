@@ -79,8 +79,8 @@ impl DriftMetrics {
     pub(super) fn audited(&self, found: &Found) {
         for table in AUDITED {
             let count = found.entries.get(&table).copied().unwrap_or(0);
-            let gauge = self.entries.get_or_create(&table.into());
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+            let value = i64::try_from(count).unwrap_or(i64::MAX);
+            self.entries.get_or_create(&table.into()).set(value);
             self.found.get_or_create(&table.into()).inc_by(count);
         }
         self.repaired.inc_by(found.repaired);
