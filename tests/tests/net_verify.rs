@@ -75,11 +75,11 @@ fn verify(agent: &LoneAgent, arguments: &[&str]) -> Result<(i32, Value)> {
     Ok((code, document["items"][0].clone()))
 }
 
-fn address() -> [u8; 16] {
+const fn address() -> [u8; 16] {
     Ipv4Addr::new(10, 96, 0, 10).to_ipv6_mapped().octets()
 }
 
-fn web() -> FrontendKey {
+const fn web() -> FrontendKey {
     FrontendKey::new(address(), 80, Protocol::Tcp)
 }
 
