@@ -8,12 +8,13 @@
 //! them; links of an earlier agent stay where they are and get the new programs at once. The
 //! datapath is left in place however the agent ends.
 
+mod audit;
 pub mod config;
 mod devices;
 mod error;
 mod names;
 mod notes;
-mod objects;
+pub(crate) mod objects;
 mod outside;
 mod published;
 mod reload;
@@ -49,6 +50,7 @@ use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
+use audit::AuditKeeper;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
@@ -132,6 +134,7 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    audits: AuditKeeper,
     outside: OutsideKeeper,
     /// Why the kernel is not set as the settings ask.
     kernel_problems: Vec<String>,
@@ -163,6 +166,7 @@ struct Agent {
 impl Agent {
     fn new(settings: Settings, variant: Variant) -> Result<Self, AgentError> {
         let published = Published::new(&settings)?;
+        audit::write_basis(&settings)?;
         let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
@@ -188,6 +192,7 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             model: Model::new(&settings.node_name),
+            audits: AuditKeeper::new(&settings),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             layers: Layers::default(),
@@ -233,6 +238,7 @@ impl Agent {
         let mut sweeps = ticks(STEP_INTERVAL);
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
+        let mut requests = ticks(audit::REQUEST_INTERVAL);
         loop {
             let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
@@ -263,6 +269,7 @@ impl Agent {
                 () = until(self.cut_at) => self.cut(),
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
+                _ = requests.tick() => self.look_for_request(),
                 () = until(publish_at) => self.publish()?,
                 written = self.names.written() => {
                     if written? {
@@ -272,6 +279,7 @@ impl Agent {
                 () = until(names_at) => {
                     self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
                 }
+                () = until(Some(self.audits.due_at())) => self.audit(),
             }
         }
         if self.names.finish().await? {

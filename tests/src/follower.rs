@@ -92,6 +92,7 @@ impl Follower {
             timing: timing(),
             seed,
             metrics: ApiMetrics::default(),
+            looks_on: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -134,19 +135,34 @@ impl Follower {
         check: impl Fn(&Actual) -> Result<()>,
         within: Duration,
     ) -> Result<()> {
+        self.await_replica(|replica| check(&replica.tables()?), within)
+    }
+
+    /// The same, of everything inside the agent.
+    pub fn await_replica(
+        &mut self,
+        check: impl Fn(&Replica) -> Result<()>,
+        within: Duration,
+    ) -> Result<()> {
         let started = clock::now();
         let mut is_worth_a_look = true;
         loop {
             let is_late = started.elapsed() >= within;
             if is_worth_a_look || is_late {
                 self.replica.settle()?;
-                match check(&self.replica.tables()?) {
-                    Ok(()) if self.replica.is_synced() => return Ok(()),
-                    Err(error) if is_late => {
-                        return Err(error.context(format!("{:?}", self.report())));
+                let is_synced = self.replica.is_synced();
+                if is_late && !is_synced {
+                    bail!("not synced: {:?}", self.report());
+                }
+                // Looking takes longer than all else, and what is not synced is not yet right.
+                if is_synced {
+                    match check(&self.replica) {
+                        Ok(()) => return Ok(()),
+                        Err(error) if is_late => {
+                            return Err(error.context(format!("{:?}", self.report())));
+                        }
+                        Err(_) => {}
                     }
-                    Ok(()) if is_late => bail!("not synced: {:?}", self.report()),
-                    _ => {}
                 }
             }
             is_worth_a_look = self.pump(TURN)?;

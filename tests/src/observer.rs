@@ -101,6 +101,7 @@ impl Observer {
             timing,
             seed: SEED,
             metrics,
+            looks_on: false,
         };
         let seen = Arc::new(Mutex::new(Seen {
             replica: Replica::new(NODE, SEED)?,

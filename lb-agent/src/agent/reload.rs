@@ -1,6 +1,6 @@
 //! Changed settings, taken over by a running agent as a whole or not at all.
 
-use super::{Agent, setup};
+use super::{Agent, audit, setup};
 use crate::config::reload::{Change, Effective};
 
 impl Agent {
@@ -54,6 +54,10 @@ impl Agent {
         }
         self.settings = settings;
         self.layers = layers;
+        if let Err(error) = audit::write_basis(&self.settings) {
+            tracing::error!("{error}");
+        }
+        self.audits.hasten(&self.settings);
         self.keeper.set_overrides(self.settings.interfaces.clone());
         self.kernel_problems = setup::write_kernel(&self.settings);
         self.outside.outside().set_settings(&self.settings.outside);

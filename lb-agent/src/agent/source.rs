@@ -38,6 +38,7 @@ impl Agent {
                     timing: Timing::default(),
                     seed: setup::random_number()?,
                     metrics: self.outside.api_metrics(),
+                    looks_on: false,
                 };
                 let (sink, notes) = events::channel();
                 self.notes.sink = Some(sink);

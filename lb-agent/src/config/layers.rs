@@ -19,6 +19,7 @@ use super::tree::{Tree, json_leaves, put};
 use super::value::{Bind, NodePortAddress, StateName, Timeout};
 use super::without_effect;
 use crate::settings::Sizes;
+use crate::settings::audit::Audit;
 use crate::settings::client::ApiClient;
 use crate::settings::outside::{HEALTH_PORT, HEALTH_TIMEOUT, METRICS_PORT};
 use crate::settings::services::{LocalMode, Masquerade};
@@ -242,6 +243,7 @@ const fn rank(origin: &Origin) -> u8 {
 /// What holds where nobody says anything.
 fn defaults() -> Document {
     let client = ApiClient::default();
+    let audit = Audit::default();
     Document {
         log: Log {
             level: Some("info".to_owned()),
@@ -279,6 +281,10 @@ fn defaults() -> Document {
             kubeconfig: None,
             qps: Some(client.qps),
             burst: Some(client.burst),
+        },
+        audit: document::Audit {
+            interval: Some(Timeout(audit.interval)),
+            repair: Some(audit.repair),
         },
         ..Document::default()
     }

@@ -181,6 +181,12 @@ impl Planner {
         })
     }
 
+    /// The words of the region of `set`.
+    pub(super) fn region_words(&mut self, set: &SetKey) -> Vec<u64> {
+        let (backends, builder) = (&self.backends, &mut self.builder);
+        builder.words(set, |id| identity(backends, id))
+    }
+
     /// Takes over the id of an earlier agent's service that has one of the port's frontends. The
     /// words stay in `restored` until the plan is made.
     fn adopt(&mut self, key: &Arc<PortKey>, port: &DesiredPort<'_>) -> Option<[ServiceWord; 2]> {
@@ -373,7 +379,7 @@ fn identity(backends: &Ids<BackendKey, BackendId>, id: BackendId) -> u64 {
 }
 
 /// What stands for `candidate` of the port in `BACKENDS`.
-pub(super) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendKey {
+pub(crate) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendKey {
     BackendKey {
         address: mapped(candidate.endpoint.address),
         port: candidate.port,

@@ -113,7 +113,7 @@ pub(super) struct Planned {
 }
 
 /// Both audiences, in the order of the words of `SERVICES`.
-pub(super) const AUDIENCES: [Audience; 2] = [Audience::Internal, Audience::External];
+pub(crate) const AUDIENCES: [Audience; 2] = [Audience::Internal, Audience::External];
 
 /// Turns Services into writes, and remembers what the tables hold.
 #[derive(Debug)]

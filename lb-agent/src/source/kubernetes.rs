@@ -61,6 +61,9 @@ pub struct KubernetesOptions {
     pub seed: u64,
     /// What is counted.
     pub metrics: ApiMetrics,
+    /// Whether this only looks on beside the node's agent: then it sends no Events, and leaves the
+    /// kept addresses to the agent.
+    pub looks_on: bool,
 }
 
 /// How long to wait for what.

@@ -71,6 +71,7 @@ pub async fn run(
         sending: None,
         node_name: options.node_name,
         state_dir: options.state_dir,
+        looks_on: options.looks_on,
         start: Instant::from_std(clock::instant()),
         waiting: Vec::new(),
         unkept: None,
@@ -93,6 +94,7 @@ struct Shell {
     sending: Option<BoxFuture<'static, Option<u16>>>,
     node_name: String,
     state_dir: PathBuf,
+    looks_on: bool,
     start: Instant,
     /// Events for the agent.
     waiting: Vec<Event>,
@@ -209,6 +211,9 @@ impl Shell {
     }
 
     fn remember(&mut self, servers: &[Url], last: &Url) {
+        if self.looks_on {
+            return;
+        }
         let result = Known::new(servers, last).write(&self.state_dir);
         self.unkept = result.err().map(|error| ApiProblem::Unkept {
             path: known::path(&self.state_dir),
@@ -223,6 +228,9 @@ impl Shell {
         match saying {
             Saying::Problem(problem) => {
                 tracing::warn!("{problem}");
+                if self.looks_on {
+                    return;
+                }
                 let note = Note {
                     gravity: Gravity::Warning,
                     regarding: Regarding::node(&self.node_name),
