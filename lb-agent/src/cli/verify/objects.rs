@@ -21,6 +21,7 @@ use crate::plan::ServiceView;
 use crate::settings::SourceSettings;
 use crate::source::directory::{self, DirectoryOptions};
 use crate::source::kubernetes::events::{self, EventSink};
+use crate::source::kubernetes::metrics::ApiMetrics;
 use crate::source::kubernetes::{self, KubernetesOptions, Timing};
 use crate::source::report::SourceReport;
 
@@ -76,6 +77,7 @@ impl SourceObjects {
                     timing: Timing::default(),
                     // Waits are spread among nodes, and there is but one of us.
                     seed: u64::from(std::process::id()),
+                    metrics: ApiMetrics::default(),
                     looks_on: true,
                 };
                 let run = async move {
