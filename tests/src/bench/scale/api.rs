@@ -18,9 +18,8 @@ use super::super::{
 use super::{PEAK, mebibytes, milliseconds, percentile};
 use crate::{apiserver::ApiServer, clock};
 
-/// Endpoints of each Service, and of the large one for each of its slices.
+/// Endpoints of each Service, and of each slice of the large one.
 const ENDPOINTS: u32 = 10;
-const LARGE_SLICES: u32 = 50;
 const LARGE_ENDPOINTS: u32 = 100;
 /// Time between two changes.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -32,6 +31,8 @@ struct Size {
     services: u32,
     more: u32,
     changes: u32,
+    /// Slices of the large Service.
+    slices: u32,
 }
 
 /// Runs this part of the group.
@@ -41,17 +42,19 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
             services: 100,
             more: 50,
             changes: 200,
+            slices: 5,
         }
     } else {
         Size {
             services: 10_000,
             more: 5_000,
             changes: 6_000,
+            slices: 50,
         }
     };
     let directory = tempfile::tempdir().context("make a directory for an agent")?;
     cluster(&size, directory.path(), report)?;
-    large(directory.path(), report)
+    large(size.slices, directory.path(), report)
 }
 
 fn cluster(size: &Size, directory: &Path, report: &mut Report) -> Result<()> {
@@ -128,13 +131,13 @@ fn changes(
     memory(&case, peak, 180.0, node, report)
 }
 
-/// One Service of 5 000 endpoints in 50 slices, of which one changes.
-fn large(directory: &Path, report: &mut Report) -> Result<()> {
+/// One Service of many slices, 5 000 endpoints in 50 of a full run, of which one changes.
+fn large(slices: u32, directory: &Path, report: &mut Report) -> Result<()> {
     let mut node = Node::new(directory, None)?;
     let server = serve(&node, 0..10)?;
     let name = "large";
     server.apply(&service_named(name, 0x0a60_ff00))?;
-    for number in 0..LARGE_SLICES {
+    for number in 0..slices {
         server.apply(&large_slice(number, 0))?;
     }
     follow(&mut node, &server, directory)?;
@@ -145,7 +148,7 @@ fn large(directory: &Path, report: &mut Report) -> Result<()> {
         let syncs = node.status().context("the agent has a status")?.syncs;
         let before = table.copy();
         let told = clock::now();
-        server.apply(&large_slice(version % LARGE_SLICES, version))?;
+        server.apply(&large_slice(version % slices, version))?;
         let visible = time_until("a change shows in the maps", told, || {
             table.copy() != before
         })?;
@@ -153,7 +156,7 @@ fn large(directory: &Path, report: &mut Report) -> Result<()> {
         writing.push(milliseconds(node.await_change(syncs)?));
     }
     let taken = node.processor()?.saturating_sub(processor);
-    let case = format!("1 Service × {LARGE_SLICES} slices × {LARGE_ENDPOINTS}, 1 slice");
+    let case = format!("1 Service × {slices} slices × {LARGE_ENDPOINTS}, 1 slice");
     let figure = Figure::new("change received to maps written", "ms").at_most(10.0);
     report.add(&case, figure, &writing);
     let figure = Figure::new("server told to maps written", "ms");
