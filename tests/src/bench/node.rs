@@ -209,6 +209,11 @@ impl Node {
     /// Removes everything, and says if that fails.
     pub(super) fn finish(mut self) -> Result<()> {
         self.stop()?;
+        self.finish_stopped()
+    }
+
+    /// The same after [`Self::stop`].
+    pub(super) fn finish_stopped(self) -> Result<()> {
         self.clean()?;
         ensure!(!self.pins.exists(), "left: {}", self.pins.display());
         Ok(())
