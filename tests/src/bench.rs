@@ -1,5 +1,7 @@
 //! The benches: what it costs, measured on the machine at hand and printed beside the target.
 //!
+//! Contender and baseline alternate in one run, and ratios come first: they hold elsewhere too.
+//!
 //! A bench judges nothing: absolute figures say as much about the machine as about the code. The
 //! exception is `--smoke`, a run at a hundredth of the size that checks that every figure is there
 //! and none is beyond ten times its target.
@@ -18,6 +20,7 @@ mod document;
 mod ground;
 mod machine;
 mod manifests;
+mod net;
 mod node;
 mod plot;
 mod race;
@@ -42,7 +45,11 @@ pub struct Options {
 type Group = (&'static str, fn(&Options, &mut Report) -> Result<()>);
 
 /// The groups, in the order they are run in.
-const GROUPS: [Group; 2] = [("datapath", datapath::run), ("scale", scale::run)];
+const GROUPS: [Group; 3] = [
+    ("datapath", datapath::run),
+    ("net", net::run),
+    ("scale", scale::run),
+];
 
 /// Runs the benches and prints as they go; with `json`, writes machine and rows to that file too.
 pub fn run(options: &Options, json: Option<&Path>) -> Result<()> {

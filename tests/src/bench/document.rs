@@ -54,7 +54,7 @@ fn files(kept: &Kept) -> Result<BTreeMap<PathBuf, String>> {
             line(&mut page, &format!("![{title}](performance/{name})\n"));
         }
         let rows = kept.rows.iter().filter(|row| row.group == group);
-        table(&mut page, rows);
+        table(&mut page, &rows.collect::<Vec<_>>());
     }
     files.insert(PAGE.into(), page);
     Ok(files)
@@ -113,10 +113,10 @@ fn bars(page: &mut String, rows: &[Row]) {
     }
 }
 
-fn table<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) {
+fn table(page: &mut String, rows: &[&Row]) {
     line(page, "| case | who | what | median | range | ratio |");
     line(page, "|---|---|---|---|---|---|");
-    for row in rows {
+    for row in rows.iter().copied() {
         let ratio = match (row.ratio, &row.baseline) {
             (Some(ratio), Some(baseline)) => format!("{ratio:.2} × {baseline}"),
             _ => String::new(),

@@ -93,6 +93,11 @@ impl Node {
         })
     }
 
+    /// Where it is.
+    pub(super) const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Does something in the node's namespace.
     pub(super) fn inside<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let mut up = self.namespace.command("ip")?;

@@ -2,13 +2,15 @@
 
 use anyhow::{Result, anyhow};
 use plotters::{
+    backend::SVGBackend,
     chart::{ChartBuilder, SeriesLabelPosition},
     drawing::IntoDrawingArea as _,
     element::{Rectangle, Text},
-    style::{BLACK, Color as _, IntoFont as _, RGBColor, WHITE, text_anchor},
+    style::{
+        BLACK, Color as _, IntoFont as _, RGBColor, WHITE,
+        text_anchor::{HPos, Pos, VPos},
+    },
 };
-use plotters::backend::SVGBackend;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::report::Row;
 use crate::scenario::to_f64;
@@ -78,7 +80,34 @@ pub(super) const PLOTS: &[Plot] = &[
             "minimal, no table",
         ],
     },
+    Plot {
+        name: "connections",
+        group: "net",
+        title: "Connections a second by one client, by services in the cluster",
+        metric: "connections, 1 client",
+        unit: "1/s",
+        cases: SIZES,
+        contenders: CONTENDERS,
+    },
+    Plot {
+        name: "udp",
+        group: "net",
+        title: "UDP packets a second, by services in the cluster",
+        metric: "UDP packets",
+        unit: "k/s",
+        cases: SIZES,
+        contenders: CONTENDERS,
+    },
 ];
+
+/// Sizes of the cluster.
+const SIZES: &[(&str, &str)] = &[
+    ("1 services", "1"),
+    ("1000 services", "1 000"),
+    ("10000 services", "10 000"),
+];
+/// Who carries packets.
+const CONTENDERS: &[&str] = &["steerage, tc", "nftables", "iptables", "direct"];
 
 impl Plot {
     /// The picture, if any of `rows` is in it.
@@ -154,7 +183,7 @@ impl Plot {
                 Text::new(label, (left + step * 0.46, *figure), small.clone())
             }))?;
         }
-        let below = text_anchor::Pos::new(HPos::Center, VPos::Top);
+        let below = Pos::new(HPos::Center, VPos::Top);
         let style = ("sans-serif", 14).into_font().color(&BLACK).pos(below);
         let plotting = chart.plotting_area();
         for (position, (_, label)) in self.cases.iter().enumerate() {
