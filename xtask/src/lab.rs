@@ -4,11 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::{
-    arch::Arch,
-    build, machine, process, test,
-    workspace::Object,
-};
+use crate::{arch::Arch, build, machine, process, test, workspace::Object};
 
 /// Flags of `demo`.
 #[derive(clap::Args, Debug)]
@@ -69,7 +65,9 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
 fn run(name: &str, args: &[String]) -> Result<()> {
     machine::prepare()?;
     build::everything()?;
-    process::run(test::with_paths(build::with_objects(&mut program(name, args))))
+    process::run(test::with_paths(build::with_objects(&mut program(
+        name, args,
+    ))))
 }
 
 fn program(name: &str, args: &[String]) -> Command {
@@ -85,6 +83,9 @@ fn program(name: &str, args: &[String]) -> Command {
         "--",
     ]);
     cargo.args(args);
-    cargo.env("STEERAGE_BENCH_OBJECT_PATH", Object::Bench.path(Arch::host()));
+    cargo.env(
+        "STEERAGE_BENCH_OBJECT_PATH",
+        Object::Bench.path(Arch::host()),
+    );
     cargo
 }

@@ -206,9 +206,8 @@ fn choose<M: Memory>(flow: &Flow) -> Option<u64> {
         ports: (flow.ports & 0xffff) << 16 | u32::from(backend.port()),
         protocol: flow.protocol,
     };
-    let dialled = u64::from(flow.destination) << 32
-        | Target::IS_REPLY
-        | u64::from(flow.ports >> 16);
+    let dialled =
+        u64::from(flow.destination) << 32 | Target::IS_REPLY | u64::from(flow.ports >> 16);
     (M::remember(&answer, dialled) && M::remember(flow, target)).then_some(target)
 }
 
@@ -223,23 +222,22 @@ fn rewrite(packet: &Skb, start: usize, flow: &Flow, target: Target) -> i32 {
     let old_port = old_port as u16;
     let (old, new) = (u32::from_be(old_address), u32::from_be(target.address()));
     let address_change = Sum::ZERO.double(!old).double(new);
-    let port_change =
-        Sum::ZERO.replace_word(u16::from_be(old_port), u16::from_be(target.port()));
+    let port_change = Sum::ZERO.replace_word(u16::from_be(old_port), u16::from_be(target.port()));
     let checksum = u16::from_be(load::<2>(start + IP_CHECKSUM) as u16);
     let checksum = update(checksum, address_change).to_be();
     store::<2>(start + IP_CHECKSUM, u32::from(checksum));
     store::<4>(start + address_at, target.address());
     store::<2>(start + port_at, u32::from(target.port()));
-    let (offset, rule) = if flow.protocol == 6 { (PORTS + 16, 0) } else { (PORTS + 6, MANGLED_0) };
-    let fixes = [
-        (address_change, rule | PSEUDO_HEADER),
-        (port_change, rule),
-    ];
+    let (offset, rule) = if flow.protocol == 6 {
+        (PORTS + 16, 0)
+    } else {
+        (PORTS + 6, MANGLED_0)
+    };
+    let fixes = [(address_change, rule | PSEUDO_HEADER), (port_change, rule)];
     for (change, flags) in fixes {
         let delta = u64::from(change.in_memory_order());
         // SAFETY: the helper checks the offset; no packet pointer is held across it.
-        let fixed =
-            unsafe { bpf_l4_csum_replace(packet.skb(), offset as u32, 0, delta, flags) };
+        let fixed = unsafe { bpf_l4_csum_replace(packet.skb(), offset as u32, 0, delta, flags) };
         if fixed != 0 {
             return DROP;
         }
@@ -257,9 +255,15 @@ fn load<const N: usize>(place: usize) -> u32 {
         // SAFETY: the caller compared the range with the packet's end; the verifier proves it.
         unsafe {
             match N {
-                1 => core::arch::asm!("{0} = *(u8 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly)),
-                2 => core::arch::asm!("{0} = *(u16 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly)),
-                _ => core::arch::asm!("{0} = *(u32 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly)),
+                1 => {
+                    core::arch::asm!("{0} = *(u8 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
+                }
+                2 => {
+                    core::arch::asm!("{0} = *(u16 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
+                }
+                _ => {
+                    core::arch::asm!("{0} = *(u32 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
+                }
             }
         }
         value as u32
@@ -280,8 +284,12 @@ fn store<const N: usize>(place: usize, value: u32) {
         // SAFETY: as above.
         unsafe {
             match N {
-                2 => core::arch::asm!("*(u16 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack)),
-                _ => core::arch::asm!("*(u32 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack)),
+                2 => {
+                    core::arch::asm!("*(u16 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack))
+                }
+                _ => {
+                    core::arch::asm!("*(u32 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack))
+                }
             }
         }
     }

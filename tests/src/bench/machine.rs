@@ -48,11 +48,15 @@ pub(super) fn describe() -> Result<Machine> {
         mitigations: mitigations(),
         rustc: rustc.map(|text| text.trim().to_owned()),
         steerage: env!("CARGO_PKG_VERSION").to_owned(),
-        tools: [("nft", "--version"), ("iptables", "--version"), ("ip", "-V")]
-            .into_iter()
-            .filter_map(|(tool, flag)| command::run(Command::new(tool).arg(flag), "").ok())
-            .map(|text| text.trim().to_owned())
-            .collect(),
+        tools: [
+            ("nft", "--version"),
+            ("iptables", "--version"),
+            ("ip", "-V"),
+        ]
+        .into_iter()
+        .filter_map(|(tool, flag)| command::run(Command::new(tool).arg(flag), "").ok())
+        .map(|text| text.trim().to_owned())
+        .collect(),
         load: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
     })
 }

@@ -11,7 +11,7 @@ use super::{
     Options,
     report::{Bar, Figure, Report},
 };
-use crate::{cluster::mount_bpf_fs, clock};
+use crate::{clock, cluster::mount_bpf_fs};
 
 mod client;
 mod rules;
@@ -55,10 +55,22 @@ fn size(options: &Options, services: u32, report: &mut Report) -> Result<()> {
     }
     let (rounds, effort) = if options.is_smoke {
         let time = Duration::from_millis(50);
-        (1, Effort { connections: 64, time })
+        (
+            1,
+            Effort {
+                connections: 64,
+                time,
+            },
+        )
     } else {
-        let time = Duration::from_millis(250);
-        (11, Effort { connections: 1024, time })
+        let time = Duration::from_millis(120);
+        (
+            15,
+            Effort {
+                connections: 600,
+                time,
+            },
+        )
     };
     let mut figures = vec![Vec::new(); sites.len()];
     for round in 0..rounds {
@@ -147,7 +159,8 @@ impl Measure {
         };
         let direct = of(Contender::Direct);
         let nftables = of(Contender::Nftables);
-        let figure = |contender: Contender| Figure::new(self.metric, self.unit).of(contender.name());
+        let figure =
+            |contender: Contender| Figure::new(self.metric, self.unit).of(contender.name());
         report.add(&case, figure(Contender::Direct), &direct);
         let beside_direct = (Contender::Direct.name(), direct.as_slice());
         let beside_nftables = (Contender::Nftables.name(), nftables.as_slice());

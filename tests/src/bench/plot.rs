@@ -164,17 +164,23 @@ impl Plot {
         for (index, (name, figures)) in series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let bars = figures.iter().enumerate().filter_map(|(position, figure)| {
-                let left = 0.1 + to_f64(position.try_into().ok()?) + step * to_f64(index.try_into().ok()?);
+                let left =
+                    0.1 + to_f64(position.try_into().ok()?) + step * to_f64(index.try_into().ok()?);
                 Some((left, (*figure)?))
             });
             let bars: Vec<(f64, f64)> = bars.collect();
             let rectangles = bars.iter().map(|(left, figure)| {
-                Rectangle::new([(*left, 0.0), (left + step * 0.92, *figure)], colour.filled())
+                Rectangle::new(
+                    [(*left, 0.0), (left + step * 0.92, *figure)],
+                    colour.filled(),
+                )
             });
             chart
                 .draw_series(rectangles)?
                 .label(*name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+                .legend(move |(x, y)| {
+                    Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
+                });
             let centred = Pos::new(HPos::Center, VPos::Bottom);
             let small = ("sans-serif", 12).into_font().color(&BLACK).pos(centred);
             chart.draw_series(bars.iter().map(|(left, figure)| {

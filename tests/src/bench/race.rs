@@ -12,7 +12,7 @@ use lb_common::{course::Course, verdict::Reason};
 use super::{course, ground::Ground, rig::Rig};
 use crate::sequence::checksum;
 
-/// Tries to get both runs of a warm round into one second.
+/// Tries to get all of a warm round into one second.
 const TRIES: u32 = 10;
 
 /// What becomes of the packets.
@@ -54,6 +54,19 @@ pub(super) struct Entrant {
     pub(super) proof: Proof,
 }
 
+/// What goes before the packets that are timed, in the same second: entries are stamped once a second,
+/// and who comes first in a second pays for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Warm {
+    /// Nothing.
+    Nothing,
+    /// A packet of each of so many flows.
+    Each(u32),
+    /// The very packets, where there are too many flows for a second. The caches are filled with
+    /// something else then, as the other flows would have done.
+    Same,
+}
+
 /// How long, and how often.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Distance {
@@ -61,9 +74,8 @@ pub(super) struct Distance {
     pub(super) rounds: usize,
     /// Packets of a round that are timed.
     pub(super) packets: u32,
-    /// Flows that each get a packet before those, in the same second: entries are stamped once a
-    /// second, and who comes first in a second pays for it.
-    pub(super) warm: u32,
+    /// What goes before those.
+    pub(super) warm: Warm,
 }
 
 /// Runs them all; gives nanoseconds a packet, driver and test run included, by entrant and round.
@@ -91,9 +103,16 @@ fn lap(ground: &Ground, rig: &mut Rig, entrant: &mut Entrant, distance: Distance
     let mut time = f64::NAN;
     for _ in 0..TRIES {
         let began = flow_seconds();
-        if distance.warm > 0 {
-            let every = course::onward(entrant.course, entrant.course.first);
-            rig.run(&entrant.program, &every, distance.warm)?;
+        match distance.warm {
+            Warm::Nothing => {}
+            Warm::Each(flows) => {
+                let every = course::onward(entrant.course, entrant.course.first);
+                rig.run(&entrant.program, &every, flows)?;
+            }
+            Warm::Same => {
+                rig.run(&entrant.program, &entrant.course, distance.packets)?;
+                rig.sweep_caches();
+            }
         }
         let counted = counted(ground, rig, entrant)?;
         let run = rig.run(&entrant.program, &entrant.course, distance.packets)?;
@@ -102,7 +121,10 @@ fn lap(ground: &Ground, rig: &mut Rig, entrant: &mut Entrant, distance: Distance
             Proof::Misses { all: false } | Proof::Last => 0,
             Proof::Misses { all: true } | Proof::Counter(_) => u64::from(distance.packets),
         };
-        ensure!(more == expected, "{more} of {expected} packets were counted");
+        ensure!(
+            more == expected,
+            "{more} of {expected} packets were counted"
+        );
         check(&entrant.course, &run.frame, &entrant.fate)?;
         if entrant.course.flows == 0 {
             entrant.course.first = entrant.course.first.wrapping_add(distance.packets);
@@ -110,7 +132,7 @@ fn lap(ground: &Ground, rig: &mut Rig, entrant: &mut Entrant, distance: Distance
             entrant.course.position += u64::from(distance.packets);
         }
         time = run.nanoseconds;
-        if distance.warm == 0 || flow_seconds() == began {
+        if distance.warm == Warm::Nothing || flow_seconds() == began {
             break;
         }
     }
@@ -139,7 +161,10 @@ pub(super) fn check(course: &Course, frame: &[u8], fate: &Fate) -> Result<()> {
     match fate {
         Fate::Untouched => {
             let is_same = destination == old_destination || source == old_source;
-            ensure!(is_same, "{source} → {destination} was {old_source} → {old_destination}");
+            ensure!(
+                is_same,
+                "{source} → {destination} was {old_source} → {old_destination}"
+            );
         }
         Fate::To(backends) => ensure!(
             backends.contains(&destination),

@@ -324,7 +324,11 @@ mod tests {
         let row = &report.kept.rows[0];
         assert_eq!(row.ratio.map(|ratio| format!("{ratio}")), Some("2".into()));
         assert_eq!(row.baseline.as_deref(), Some("other"));
-        assert!(line(row).contains("2.00 × other  bar ≤ 1.5 missed"), "{}", line(row));
+        assert!(
+            line(row).contains("2.00 × other  bar ≤ 1.5 missed"),
+            "{}",
+            line(row)
+        );
     }
 
     #[test]

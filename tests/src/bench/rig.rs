@@ -23,6 +23,8 @@ use crate::scenario::to_f64;
 const OBJECT_PATH_VARIABLE: &str = "STEERAGE_BENCH_OBJECT_PATH";
 /// Room for the frame that comes out.
 const FRAME_ROOM: usize = 256;
+/// Bytes that no cache of a processor holds beside anything else.
+const SWEPT: usize = 64 << 20;
 /// Slots of a service in the minimal balancers' table.
 const SLOTS: usize = 256;
 
@@ -89,6 +91,7 @@ pub(super) struct Rig {
     course: Array<MapData, Wire<Course>>,
     under_test: ProgramArray<MapData>,
     misses: PerCpuArray<MapData, u64>,
+    swept: Vec<u8>,
 }
 
 impl Rig {
@@ -102,11 +105,13 @@ impl Rig {
             let program = classifier(&mut object, name)?;
             program.load().with_context(|| format!("load {name}"))?;
         }
-        let mut map = |name: &'static str| object.take_map(name).with_context(|| format!("no {name}"));
+        let mut map =
+            |name: &'static str| object.take_map(name).with_context(|| format!("no {name}"));
         let mut rig = Self {
             course: map("COURSE")?.try_into()?,
             under_test: map("UNDER_TEST")?.try_into()?,
             misses: map("BENCH_MISSES")?.try_into()?,
+            swept: vec![0; SWEPT],
             object,
         };
         rig.fill()?;
@@ -153,11 +158,21 @@ impl Rig {
         Ok(self.misses.get(&0, 0)?.iter().sum())
     }
 
+    /// Fills the caches with what nobody asks for.
+    pub(super) fn sweep_caches(&mut self) {
+        let next = self.swept[0].wrapping_add(1);
+        self.swept.fill(next);
+    }
+
     /// Has `program` handle `count` packets of the course.
     pub(super) fn run(&mut self, program: &ProgramFd, course: &Course, count: u32) -> Result<Run> {
         self.course.set(0, Wire(*course), 0)?;
         self.under_test.set(0, program, 0)?;
-        let frame = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], ether_type(course)].concat();
+        let frame = [
+            &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..],
+            ether_type(course),
+        ]
+        .concat();
         let frame = [&frame[..], &course.header].concat();
         let mut out = vec![0; FRAME_ROOM];
         let mut options = TestRunOptions::new();
@@ -185,8 +200,8 @@ impl Rig {
 pub(super) fn pin() -> Result<()> {
     let own = Pid::from_raw(0);
     let usable = sched_getaffinity(own)?;
-    let last = (0..CpuSet::count()).rev();
-    let last = last.filter(|cpu| usable.is_set(*cpu) == Ok(true)).next();
+    let mut backwards = (0..CpuSet::count()).rev();
+    let last = backwards.find(|cpu| usable.is_set(*cpu) == Ok(true));
     let mut one = CpuSet::new();
     one.set(last.context("no processor may be used")?)?;
     sched_setaffinity(own, &one).context("stay on one processor")

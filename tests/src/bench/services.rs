@@ -94,7 +94,10 @@ impl Service {
             let family = if is_v6 { "IPv6" } else { "IPv4" };
             let endpoints = self.endpoints(is_v6);
             let endpoints = endpoints.iter().map(|endpoint| {
-                format!(r#"{{"addresses":["{}"],"nodeName":"other"}}"#, endpoint.ip())
+                format!(
+                    r#"{{"addresses":["{}"],"nodeName":"other"}}"#,
+                    endpoint.ip()
+                )
             });
             let endpoints = endpoints.collect::<Vec<_>>().join(",");
             format!(

@@ -14,7 +14,7 @@ use crate::{
         Options,
         course::{Client, among, course, onward},
         ground::Ground,
-        race::{self, Distance, Entrant, Fate, Proof},
+        race::{self, Distance, Entrant, Fate, Proof, Warm},
         report::{Bar, Figure, Report, middle},
         rig::{Baseline, Rig},
         services::{HAIRPIN, MANY, SINGLE, Service},
@@ -22,6 +22,8 @@ use crate::{
     packets,
 };
 
+/// Packets of a round that are timed, in most cases.
+const PACKETS: u32 = 100_000;
 /// How reports call ours.
 const OURS: &str = "steerage";
 /// What most cases measure.
@@ -156,7 +158,7 @@ pub(super) fn all(options: &Options, ground: &mut Ground, report: &mut Report) -
 
 /// What counts are divided by, and rounds.
 const fn effort(options: &Options) -> (u32, usize) {
-    if options.is_smoke { (100, 3) } else { (1, 15) }
+    if options.is_smoke { (100, 3) } else { (1, 11) }
 }
 
 /// Packets of no service, among so many.
@@ -190,7 +192,7 @@ pub(super) fn no_service(
             track.ours(WORKLOAD_INGRESS, sent, Fate::Untouched, Reason::NotService)?,
             track.ours(WORKLOAD_EGRESS, sent, Fate::Untouched, Reason::NotService)?,
         ];
-        let [empty, parse, ingress, egress] = track.race(entrants, 400_000, 0)?;
+        let [empty, parse, ingress, egress] = track.race(entrants, PACKETS, Warm::Nothing)?;
         let case = format!("no service, {}, among {services} services", traffic.name());
         let figure = Figure::new("driver and test run", "ns");
         let empty_name = Baseline::Empty.name();
@@ -198,8 +200,13 @@ pub(super) fn no_service(
         let figure = COST.of(Baseline::Parse.name());
         track.report.add(&case, figure, &over(&parse, &empty));
         for (side, times) in [("from the pod", ingress), ("to the pod", egress)] {
-            let case = format!("no service, {side}, {}, among {services} services", traffic.name());
-            track.report.add(&case, COST.at_most(40.0), &over(&times, &empty));
+            let case = format!(
+                "no service, {side}, {}, among {services} services",
+                traffic.name()
+            );
+            track
+                .report
+                .add(&case, COST.at_most(40.0), &over(&times, &empty));
         }
     }
     Ok(())
@@ -243,7 +250,7 @@ impl Track<'_> {
         &mut self,
         mut entrants: [Entrant; N],
         packets: u32,
-        warm: u32,
+        warm: Warm,
     ) -> Result<[Vec<f64>; N]> {
         let distance = Distance {
             rounds: self.rounds,
@@ -284,7 +291,7 @@ impl Track<'_> {
         case: &str,
         (program, course): (&'static str, Course),
         (fate, reason): (&Fate, Reason),
-        (packets, warm): (u32, u32),
+        (packets, warm): (u32, Warm),
         bars: [Option<Bar>; 2],
     ) -> Result<()> {
         let known = Proof::Misses {
@@ -301,7 +308,8 @@ impl Track<'_> {
         ];
         let [empty, parse, minimal, lru, hash, ours] = self.race(entrants, packets, warm)?;
         let figure = Figure::new("driver and test run", "ns");
-        self.report.add(case, figure.of(Baseline::Empty.name()), &empty);
+        self.report
+            .add(case, figure.of(Baseline::Empty.name()), &empty);
         let net = |times: &[f64]| over(times, &empty);
         let baselines = [
             (Baseline::Parse, net(&parse), None),
@@ -323,7 +331,11 @@ impl Track<'_> {
     /// Requests and replies of flows that are known.
     fn established(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
         self.open(traffic, &SINGLE, flows)?;
-        let packets = if flows > 100_000 { 200_000 } else { 400_000 };
+        let effort = if flows > 100_000 {
+            (PACKETS / 2, Warm::Same)
+        } else {
+            (PACKETS, Warm::Each(flows))
+        };
         let request = among(traffic.request(&SINGLE, packets::ACK)?, flows);
         let bars = match flows {
             1 if !traffic.is_udp => [Some(Bar::AtMost(1.6)), None],
@@ -334,16 +346,22 @@ impl Track<'_> {
         self.balancers(
             &format!("established, {name}, {}", traffic.name()),
             (WORKLOAD_INGRESS, request),
-            (&Fate::To(SINGLE.endpoints(traffic.is_v6)), Reason::Established),
-            (packets, flows),
+            (
+                &Fate::To(SINGLE.endpoints(traffic.is_v6)),
+                Reason::Established,
+            ),
+            effort,
             bars,
         )?;
         let reply = among(traffic.reply(&SINGLE, packets::ACK)?, flows);
         self.balancers(
             &format!("reply, {name}, {}", traffic.name()),
             (WORKLOAD_EGRESS, reply),
-            (&Fate::From(SINGLE.dialled(traffic.is_v6)), Reason::Established),
-            (packets, flows),
+            (
+                &Fate::From(SINGLE.dialled(traffic.is_v6)),
+                Reason::Established,
+            ),
+            effort,
             [None, None],
         )
     }
@@ -362,11 +380,12 @@ impl Track<'_> {
             self.baseline(Baseline::Empty, v6, Fate::Untouched, Proof::Last)?,
             self.ours(WORKLOAD_INGRESS, v6, fate_v6, Reason::Established)?,
         ];
-        let [empty_v4, v4, empty_v6, v6] = self.race(entrants, 400_000, flows)?;
+        let [empty_v4, v4, empty_v6, v6] = self.race(entrants, PACKETS, Warm::Each(flows))?;
         let (v4, v6) = (over(&v4, &empty_v4), over(&v6, &empty_v6));
         let figure = COST.with_bar(Some(Bar::AtMost(1.25)));
         let case = format!("established, {name}, IPv6 TCP");
-        self.report.add_pairs(&case, figure, &v6, ("the same, IPv4", &v4));
+        self.report
+            .add_pairs(&case, figure, &v6, ("the same, IPv4", &v4));
         Ok(())
     }
 
@@ -380,7 +399,7 @@ impl Track<'_> {
             self.ours(WORKLOAD_INGRESS, course, fate.clone(), Reason::Established)?,
             self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?,
         ];
-        let [empty, first, second] = self.race(entrants, 400_000, 1)?;
+        let [empty, first, second] = self.race(entrants, PACKETS, Warm::Each(1))?;
         let (first, second) = (over(&first, &empty), over(&second, &empty));
         let case = format!("A/A, established, one flow, {}", traffic.name());
         let baseline = ("itself", first.as_slice());
@@ -394,11 +413,21 @@ impl Track<'_> {
         let fate = Fate::To(SINGLE.endpoints(false));
         let [empty, ours] = {
             let entrants = [
-                self.baseline(Baseline::Empty, among(course, flows), Fate::Untouched, Proof::Last)?,
-                self.ours(WORKLOAD_INGRESS, among(course, flows), fate, Reason::Established)?,
+                self.baseline(
+                    Baseline::Empty,
+                    among(course, flows),
+                    Fate::Untouched,
+                    Proof::Last,
+                )?,
+                self.ours(
+                    WORKLOAD_INGRESS,
+                    among(course, flows),
+                    fate,
+                    Reason::Established,
+                )?,
             ];
-            let packets = (flows / 10).max(1) * self.scale;
-            self.race(entrants, packets, 0)?
+            let packets = (flows / 20).max(1) * self.scale;
+            self.race(entrants, packets, Warm::Nothing)?
         };
         let case = "established, 1 M flows, first of a second, IPv4 TCP";
         self.report.add(case, COST, &over(&ours, &empty));
@@ -414,7 +443,7 @@ impl Track<'_> {
             self.baseline(Baseline::Empty, course, Fate::Untouched, Proof::Last)?,
             self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?,
         ];
-        let [empty, ours] = self.race(entrants, 400_000, 1)?;
+        let [empty, ours] = self.race(entrants, PACKETS, Warm::Each(1))?;
         let case = "established, hairpin, one flow, IPv4 TCP";
         self.report.add(case, COST, &over(&ours, &empty));
         Ok(())
@@ -435,7 +464,7 @@ impl Track<'_> {
                 self.baseline(Baseline::Empty, course, Fate::Untouched, Proof::Last)?,
                 self.ours(WORKLOAD_INGRESS, course, fate, Reason::NewFlow)?,
             ];
-            let [empty, ours] = self.race(entrants, packets, 0)?;
+            let [empty, ours] = self.race(entrants, packets, Warm::Nothing)?;
             self.report.add(&case, COST, &over(&ours, &empty));
             return Ok(());
         }
@@ -445,7 +474,13 @@ impl Track<'_> {
         self.rig.run(&program, &onward(request, 0), fill)?;
         let bars = [None, Some(Bar::AtMost(0.4))];
         let part = (WORKLOAD_INGRESS, course);
-        self.balancers(&case, part, (&fate, Reason::NewFlow), (packets, 0), bars)?;
+        self.balancers(
+            &case,
+            part,
+            (&fate, Reason::NewFlow),
+            (packets, Warm::Nothing),
+            bars,
+        )?;
         let known = self.ground.count(Reason::FlowsFull)?;
         ensure!(known == 0, "{known} flows found no room");
         Ok(())
@@ -456,5 +491,7 @@ impl Track<'_> {
 fn over(times: &[f64], empty: &[f64]) -> Vec<f64> {
     debug_assert!(middle(empty).is_finite(), "every round has an empty run");
     let pairs = times.iter().zip(empty);
-    pairs.map(|(time, empty)| (time - empty).max(0.01)).collect()
+    pairs
+        .map(|(time, empty)| (time - empty).max(0.01))
+        .collect()
 }

@@ -147,7 +147,12 @@ fn exchanges(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<f64> 
 
 /// Thousands of datagrams a second that arrived, and the processor's microseconds for each.
 fn datagrams(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<(f64, f64)> {
-    let arrived = || site.servers.iter().map(super::server::Servers::datagrams).sum::<u64>();
+    let arrived = || {
+        site.servers
+            .iter()
+            .map(super::server::Servers::datagrams)
+            .sum::<u64>()
+    };
     site.client.run(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(dialled)?;
@@ -173,7 +178,12 @@ fn datagrams(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<(f64,
 }
 
 fn bulk(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<f64> {
-    let arrived = || site.servers.iter().map(super::server::Servers::bytes).sum::<u64>();
+    let arrived = || {
+        site.servers
+            .iter()
+            .map(super::server::Servers::bytes)
+            .sum::<u64>()
+    };
     site.client.run(|| {
         let mut stream = TcpStream::connect(dialled)?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -84,13 +84,21 @@ impl Rules {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let verdicts: Vec<String> = ports
             .iter()
-            .map(|it| format!("{} . {} . {} : goto service-{}", it.address, it.protocol, it.port, it.name))
+            .map(|it| {
+                format!(
+                    "{} . {} . {} : goto service-{}",
+                    it.address, it.protocol, it.port, it.name
+                )
+            })
             .collect();
         let hairpins: Vec<String> = ports
             .iter()
             .flat_map(|it| {
                 it.endpoints.map(|endpoint| {
-                    format!("{endpoint} . {endpoint} . {} . {}", it.protocol, it.target_port)
+                    format!(
+                        "{endpoint} . {endpoint} . {} . {}",
+                        it.protocol, it.target_port
+                    )
                 })
             })
             .collect();
@@ -151,7 +159,11 @@ impl Rules {
             writeln!(text, ":{chain} - [0:0]").ok();
             let dialled = format!("-d {address}/32 -p {protocol} -m {protocol} --dport {number}");
             writeln!(rules, "-A KUBE-SERVICES {dialled} -j {chain}").ok();
-            writeln!(rules, "-A {chain} ! -s 10.244.0.0/16 {dialled} -j KUBE-MARK-MASQ").ok();
+            writeln!(
+                rules,
+                "-A {chain} ! -s 10.244.0.0/16 {dialled} -j KUBE-MARK-MASQ"
+            )
+            .ok();
             for (index, endpoint) in endpoints.iter().enumerate() {
                 let own = format!("KUBE-SEP-{name}{index}");
                 writeln!(text, ":{own} - [0:0]").ok();

@@ -64,13 +64,21 @@ impl Servers {
         let (greeter, echoer, sinker, counter) = (share(), share(), share(), share());
         let threads = vec![
             namespace.spawn(move || {
-                accept(&greeter, &greet, |mut stream| stream.write_all(&[number]))
+                accept(&greeter, &greet, |mut stream| stream.write_all(&[number]));
+                Ok(())
             })?,
-            namespace.spawn(move || accept(&echoer, &echo, answer))?,
             namespace.spawn(move || {
-                accept(&sinker, &sink, |mut stream| swallow(&sinker, &mut stream))
+                accept(&echoer, &echo, answer);
+                Ok(())
             })?,
-            namespace.spawn(move || count(&counter, &udp, number))?,
+            namespace.spawn(move || {
+                accept(&sinker, &sink, |mut stream| swallow(&sinker, &mut stream));
+                Ok(())
+            })?,
+            namespace.spawn(move || {
+                count(&counter, &udp, number);
+                Ok(())
+            })?,
         ];
         Ok(Self { shared, threads })
     }
@@ -98,17 +106,12 @@ impl Drop for Servers {
 
 /// Handles one connection after the other. What goes wrong with one ends that one: clients here
 /// leave by a reset.
-fn accept(
-    shared: &Shared,
-    listener: &TcpListener,
-    handle: impl Fn(TcpStream) -> io::Result<()>,
-) -> Result<()> {
+fn accept(shared: &Shared, listener: &TcpListener, handle: impl Fn(TcpStream) -> io::Result<()>) {
     while !shared.is_over.load(Ordering::Relaxed) {
         if let Ok((stream, _)) = listener.accept() {
             handle(stream).ok();
         }
     }
-    Ok(())
 }
 
 fn answer(mut stream: TcpStream) -> io::Result<()> {
@@ -134,7 +137,7 @@ fn swallow(shared: &Shared, stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-fn count(shared: &Shared, socket: &UdpSocket, number: u8) -> Result<()> {
+fn count(shared: &Shared, socket: &UdpSocket, number: u8) {
     let mut buffer = [0; 2048];
     while !shared.is_over.load(Ordering::Relaxed) {
         let Ok((length, client)) = socket.recv_from(&mut buffer) else {
@@ -146,5 +149,4 @@ fn count(shared: &Shared, socket: &UdpSocket, number: u8) -> Result<()> {
             shared.datagrams.fetch_add(1, Ordering::Relaxed);
         }
     }
-    Ok(())
 }

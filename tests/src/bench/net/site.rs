@@ -127,7 +127,7 @@ impl Site {
         }
         client.sysctl(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
         match contender {
-            Contender::Direct | Contender::DirectAgain => {}
+            Contender::Direct | Contender::DirectAgain | Contender::Tc => {}
             Contender::Nftables => {
                 let rules = Rules { services }.nftables();
                 command::run(node.command("nft")?.args(["-f", "-"]), &rules)?;
@@ -136,7 +136,6 @@ impl Site {
                 let rules = Rules { services }.iptables();
                 command::run(&mut node.command("iptables-legacy-restore")?, &rules)?;
             }
-            Contender::Tc => {}
         }
         if let Some(agent) = &mut agent {
             let others = Manifests::write(&manifests, Format::Json, services.saturating_sub(1))?;
