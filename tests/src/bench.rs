@@ -64,9 +64,12 @@ pub fn run(options: &Options, json: Option<&Path>) -> Result<()> {
         if options.group.as_deref().is_none_or(|group| group == name) {
             report.heading(name);
             run(options, &mut report)?;
+            if let Some(path) = json {
+                report.write(path)?;
+            }
         }
     }
-    report.finish(options.is_smoke, json)
+    report.finish(options.is_smoke)
 }
 
 /// Prints two kept runs beside each other.

@@ -11,7 +11,7 @@ use lb_tests::bench::{self, Options};
 struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
-    /// Run only this group: datapath or scale.
+    /// Run only this group: datapath, net or scale.
     group: Option<String>,
     /// A hundredth of everything: shows that the benches run, measures little.
     #[arg(long)]
