@@ -93,6 +93,11 @@ impl Node {
         })
     }
 
+    /// Where it is.
+    pub(super) const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Does something in the node's namespace.
     pub(super) fn inside<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let mut up = self.namespace.command("ip")?;
@@ -209,6 +214,11 @@ impl Node {
     /// Removes everything, and says if that fails.
     pub(super) fn finish(mut self) -> Result<()> {
         self.stop()?;
+        self.finish_stopped()
+    }
+
+    /// The same after [`Self::stop`].
+    pub(super) fn finish_stopped(self) -> Result<()> {
         self.clean()?;
         ensure!(!self.pins.exists(), "left: {}", self.pins.display());
         Ok(())
