@@ -19,7 +19,7 @@ fn seen(memory: &Memory) -> Seen {
     let look = |offset| {
         let words = memory.region(offset).unwrap();
         let header = RegionHeader::decode([words[0], words[1]]);
-        let backends = (0..header.count).map(|position| {
+        let by_id = (0..header.count).map(|position| {
             let (word, is_upper) = RegionHeader::id_word(position);
             let raw = words[word as usize] >> if is_upper { 32 } else { 0 };
             let id = lb_common::id::BackendId::from_raw(lb_common::hash::lower(raw));
@@ -27,11 +27,17 @@ fn seen(memory: &Memory) -> Seen {
             let address = std::net::Ipv6Addr::from(record.address()).to_canonical();
             (address, record.port(), record.flags().0)
         });
+        let by_id: Vec<_> = by_id.collect();
+        // A region lists its backends by their ids, which depend on what was there before.
+        let mut backends = by_id.clone();
+        backends.sort_unstable();
         let slots = (0..header.table_size).map(|slot| {
             let (word, shift) = header.slot_word(slot);
-            u16::try_from(words[word as usize] >> shift & 0xffff).unwrap()
+            let backend = &by_id[(words[word as usize] >> shift & 0xffff) as usize];
+            u16::try_from(backends.binary_search(backend).unwrap()).unwrap()
         });
-        (header, backends.collect(), slots.collect())
+        let slots = slots.collect();
+        (header, backends, slots)
     };
     let frontends = memory.frontends.iter();
     frontends
