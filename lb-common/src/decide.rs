@@ -30,6 +30,7 @@ use crate::packet::PacketRead;
 use crate::parse::{Packet, TcpFlags, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
+use crate::table::device::Role;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::tables::Tables;
 use crate::verdict::Reason;
@@ -200,7 +201,9 @@ impl<F: Family> Workspace<F> {
 /// Where and when a packet is seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sighting {
-    /// The side of the workload's device.
+    /// What the device leads to.
+    pub role: Role,
+    /// The side of the device.
     pub hook: Hook,
     /// The time.
     pub now: Seconds,
@@ -321,7 +324,7 @@ fn later_fragment<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    let &Sighting { hook, now } = seen;
+    let &Sighting { hook, now, .. } = seen;
     let identification = packet.fragment.identification;
     let (source, destination) = (packet.source, packet.destination);
     let key = FragmentKey::new::<F>(source, destination, identification, protocol, hook);

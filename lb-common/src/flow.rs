@@ -161,6 +161,9 @@ pub struct FlowEntry<F: Family> {
     pub direction: Direction,
     /// How they leave.
     pub path: Path,
+    /// Whether the flow's first packet came by an uplink: where its packets leave by an uplink
+    /// again, they get a source address of this node, or its replies would not pass here.
+    pub is_from_outside: bool,
     /// The service port that was dialled.
     pub service: ServiceId,
     /// The backend that serves.
@@ -180,6 +183,7 @@ impl<F: Family> FlowEntry<F> {
             translated: self.key.tuple.reverse(),
             direction: self.direction.other(),
             path: self.path,
+            is_from_outside: self.is_from_outside,
             service: self.service,
             backend: self.backend,
         }
@@ -208,6 +212,7 @@ mod tests {
             translated: tuple(1, 3, 40001, 8080),
             direction: Direction::Original,
             path: Path::Bridged,
+            is_from_outside: true,
             service: ServiceId::new(3, 1),
             backend: BackendId::new(9, 0),
         };

@@ -15,6 +15,7 @@ use lb_common::id::Seconds;
 use lb_common::packet::Frame;
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite;
+use lb_common::table::device::Role;
 use lb_common::tables::{Tables as _, flow_table};
 use lb_common::verdict::Reason;
 
@@ -42,10 +43,20 @@ pub struct Ended {
     pub frame: Vec<u8>,
 }
 
-/// Runs one packet through the decision and does what it says.
+/// Runs one packet of a workload's through the decision and does what it says.
 pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> Ended {
+    run_at(tables, (Role::Workload, hook), frame, now)
+}
+
+/// Runs one packet that is seen at this side of such a device.
+pub fn run_at(
+    tables: &MemoryTables,
+    (role, hook): (Role, Hook),
+    frame: &[u8],
+    now: Seconds,
+) -> Ended {
     let mut frame = frame.to_vec();
-    let seen = Sighting { hook, now };
+    let seen = Sighting { role, hook, now };
     let (code, reason) = match parse_link(&Frame(&mut frame)) {
         Ok(link) if link.is_v6 => family::<V6>(tables, &seen, &mut frame, link.l3),
         Ok(link) => family::<V4>(tables, &seen, &mut frame, link.l3),

@@ -34,6 +34,8 @@ const CAPACITY: Capacity = Capacity {
     services: 1_024,
     arena_words: 1 << 20,
     backends: 4_096,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 /// Waits that are short enough for a test, and long enough for a busy machine.

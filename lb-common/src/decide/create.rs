@@ -203,6 +203,7 @@ fn put_entry<'r, F: Family>(
         },
         direction: Direction::Original,
         path,
+        is_from_outside: false,
         service: target.service,
         backend: target.backend,
     })

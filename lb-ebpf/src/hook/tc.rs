@@ -1,4 +1,4 @@
-//! tc: the two sides of a workload's veth.
+//! tc: the two sides of a device.
 //!
 //! Five hundred bytes of stack do not hold two address families and a whole decision. So the
 //! packet and the entries in the making lie in a map, and a packet goes through functions that the
@@ -13,6 +13,7 @@ use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite};
 use lb_common::room::Room;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
@@ -36,12 +37,12 @@ const _: () = assert!(size_of::<Scratch<V6>>() <= size_of::<maps::ScratchWords>(
 
 /// Runs one packet: parses, decides, acts, counts.
 #[inline(always)]
-pub(crate) fn run(skb: *mut __sk_buff, hook: Hook) -> i32 {
+pub(crate) fn run(skb: *mut __sk_buff, role: Role, hook: Hook) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let (action, reason) = match parse_link(&packet) {
-        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, hook, &maps::SCRATCH_V6),
-        Ok(link) => family::<V4>(skb, link.l3, hook, &maps::SCRATCH_V4),
+        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, (role, hook), &maps::SCRATCH_V6),
+        Ok(link) => family::<V4>(skb, link.l3, (role, hook), &maps::SCRATCH_V4),
         Err(error) => (NEXT, unparsed(error)),
     };
     count(reason, bytes);
@@ -53,7 +54,7 @@ pub(crate) fn run(skb: *mut __sk_buff, hook: Hook) -> i32 {
 fn family<F: Family>(
     skb: *mut __sk_buff,
     l3: u32,
-    hook: Hook,
+    (role, hook): (Role, Hook),
     scratch: &PerCpuArray<maps::ScratchWords>,
 ) -> (i32, Reason) {
     let Some(scratch) = scratch.get_ptr_mut(0) else {
@@ -74,6 +75,7 @@ fn family<F: Family>(
         return (NEXT, Reason::Malformed);
     };
     let seen = Sighting {
+        role,
         hook,
         now: clock::seconds(),
     };

@@ -285,6 +285,7 @@ fn select_backend<F: Family>(
                 },
                 direction: Direction::Original,
                 path: Path::Routed,
+                is_from_outside: false,
                 service,
                 backend,
             });

@@ -3,6 +3,7 @@
 //! empties them.
 
 use lb_common::table::region::RegionHeader;
+use lb_common::table::service::SERVICE_WORDS;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +13,11 @@ use crate::plan::desired::Desired;
 use crate::plan::expand::PortKey;
 
 /// What clients of one frontend see: everything but ids and offsets.
-type Seen = BTreeMap<FrontendKey, Option<[(RegionHeader, Vec<(IpAddr, u16, u8)>, Vec<u16>); 2]>>;
+type Seen = BTreeMap<FrontendKey, Option<[SeenSet; SERVICE_WORDS]>>;
+/// A set's header, its backends, and who has each slot.
+type SeenSet = (RegionHeader, Vec<SeenBackend>, Vec<SeenBackend>);
+/// Address, port and flags.
+type SeenBackend = (IpAddr, u16, u8);
 
 /// The tables without ids and offsets.
 fn seen(memory: &Memory) -> Seen {
@@ -27,11 +32,15 @@ fn seen(memory: &Memory) -> Seen {
             let address = std::net::Ipv6Addr::from(record.address()).to_canonical();
             (address, record.port(), record.flags().0)
         });
+        let mut backends: Vec<_> = backends.collect();
+        // By address: the order of the list is that of ids, which are the planner's own.
         let slots = (0..header.table_size).map(|slot| {
             let (word, shift) = header.slot_word(slot);
-            u16::try_from(words[word as usize] >> shift & 0xffff).unwrap()
+            backends[(words[word as usize] >> shift & 0xffff) as usize]
         });
-        (header, backends.collect(), slots.collect())
+        let slots = slots.collect();
+        backends.sort_unstable();
+        (header, backends, slots)
     };
     let frontends = memory.frontends.iter();
     frontends
@@ -241,6 +250,6 @@ proptest! {
 
     #[test]
     fn tables_are_sound_when_they_are_too_small(events in proptest::collection::vec(event(), 1..16)) {
-        run(Capacity { frontends: 12, services: 9, arena_words: 2048, backends: 24 }, &events)?;
+        run(Capacity { frontends: 12, services: 9, arena_words: 2048, backends: 24, node_addresses: 8, source_ranges: 8 }, &events)?;
     }
 }
