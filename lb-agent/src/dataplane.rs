@@ -69,7 +69,8 @@ pub enum Write {
     MarkBackend(FilterBit),
     /// Marks a port as one that may be a node port.
     MarkNodePort(FilterBit),
-    /// Says what an address of this node is, or replaces what was said.
+    /// Says what an address of this node is, or replaces what was said; marks one that takes node
+    /// ports in `SERVICE_FILTER` before.
     SetNodeAddress {
         /// The address.
         address: MappedAddress,

@@ -52,7 +52,7 @@ pub mod source_ranges;
 pub(crate) mod tests;
 pub mod usage;
 
-pub(crate) use filters::{backend_bit, service_bit};
+pub(crate) use filters::{backend_bit, node_bit, service_bit};
 
 /// A Service and the slices that belong to it.
 #[derive(Clone, Debug)]

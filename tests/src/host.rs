@@ -14,7 +14,7 @@ use lb_common::flows::{Buckets, Location, SLOTS, Slot};
 use lb_common::id::Seconds;
 use lb_common::packet::Frame;
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
-use lb_common::rewrite;
+use lb_common::rewrite::{self, RewriteError};
 use lb_common::table::device::Role;
 use lb_common::tables::{Tables as _, flow_table};
 use lb_common::verdict::Reason;
@@ -81,7 +81,7 @@ fn family<F: Family>(
     };
     let mut workspace = Workspace::<F>::default();
     let verdict = decide(&Frame(frame), &packet, seen, &tables, &mut workspace);
-    let is_changed = match verdict.action {
+    let changed = match verdict.action {
         Action::Pass => return (Code::Next, verdict.reason),
         Action::Drop => return (Code::Drop, verdict.reason),
         Action::Refuse => return refuse(frame, &packet, verdict),
@@ -93,13 +93,13 @@ fn family<F: Family>(
         }
         Action::Translate => workspace
             .rewrite()
-            .is_some_and(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite).is_ok()),
+            .ok_or(RewriteError::OutOfPacket)
+            .and_then(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite)),
         Action::TranslateError => translate_error(frame, &packet, &workspace),
     };
-    if is_changed {
-        (Code::Next, verdict.reason)
-    } else {
-        (Code::Drop, Reason::RewriteFailed)
+    match changed {
+        Ok(()) => (Code::Next, verdict.reason),
+        Err(error) => (Code::Drop, error.reason()),
     }
 }
 
@@ -119,10 +119,9 @@ fn translate_error<F: Family>(
     frame: &mut [u8],
     packet: &Packet<F>,
     workspace: &Workspace<F>,
-) -> bool {
-    workspace.error().is_some_and(|(quote, error)| {
-        rewrite::apply_error(&mut Frame(frame), packet, quote, error).is_ok()
-    })
+) -> Result<(), RewriteError> {
+    let (quote, error) = workspace.error().ok_or(RewriteError::OutOfPacket)?;
+    rewrite::apply_error(&mut Frame(frame), packet, quote, error)
 }
 
 /// Every published entry of both flow tables, one line each.

@@ -96,8 +96,10 @@ pub struct MemoryTables {
     pub opened: RefCell<Vec<(ServiceId, BackendId)>>,
     /// What [`Tables::share_bridge`] answers.
     pub share_bridge: Cell<bool>,
-    /// What [`Tables::random`] answers next; then one more.
+    /// What [`Tables::random`] answers next; then that and [`Self::random_step`] more.
     pub random: Cell<u32>,
+    /// By how much the answers differ, modulo 2^32.
+    pub random_step: u32,
     ids: BTreeMap<(SocketAddr, u8), BackendId>,
 }
 
@@ -131,6 +133,7 @@ impl MemoryTables {
             opened: RefCell::default(),
             share_bridge: Cell::new(false),
             random: Cell::new(0),
+            random_step: 1,
             ids: BTreeMap::new(),
         };
         tables.configure(world);
@@ -157,6 +160,13 @@ impl MemoryTables {
             set(&mut self.config, config::TIMEOUTS + state.number(), seconds);
         }
         for &(address, takes_node_ports) in &world.node_addresses {
+            if takes_node_ports {
+                let bit = match address {
+                    IpAddr::V4(address) => FilterBit::node::<V4>(address.octets()),
+                    IpAddr::V6(address) => FilterBit::node::<V6>(address.octets()),
+                };
+                self.service_filter[index(bit.word)] |= bit.mask;
+            }
             let address = mapped(address);
             let value = NodeAddress::new(address, takes_node_ports);
             self.node_addresses.insert(address, value.0);
@@ -443,7 +453,7 @@ impl<'a> Tables for &'a MemoryTables {
 
     fn random(&self) -> u32 {
         let random = self.random.get();
-        self.random.set(random.wrapping_add(1));
+        self.random.set(random.wrapping_add(self.random_step));
         random
     }
 }

@@ -199,6 +199,10 @@ impl BpfDataplane {
         address: &MappedAddress,
         value: NodeAddress,
     ) -> Result<(), DataplaneError> {
+        // The bit first: programs that see the address must not pass its packets by.
+        if value.takes_node_ports() {
+            mark(&self.service_filter, crate::plan::node_bit(*address))?;
+        }
         let capacity = self.capacity.node_addresses;
         self.node_addresses
             .insert(address, value.0, 0)

@@ -243,6 +243,10 @@ impl Dataplane for Memory {
                 if is_new && self.node_addresses.len() >= capacity as usize {
                     return Err(DataplaneError::Full { table, capacity });
                 }
+                if value.takes_node_ports() {
+                    let bit = crate::plan::node_bit(*address);
+                    self.service_filter[bit.word as usize] |= bit.mask;
+                }
                 self.node_addresses.insert(*address, *value);
             }
             Write::RemoveNodeAddress { address } => {

@@ -40,6 +40,15 @@ impl FilterBit {
         Self::of(hash::mix(high, low))
     }
 
+    /// The bit of `SERVICE_FILTER` for an address of this node that takes node ports. Another one
+    /// than a service's, since the two are asked for at different places.
+    #[must_use]
+    #[inline(always)]
+    pub fn node<F: Family>(address: F::Address) -> Self {
+        let [high, low] = F::halves(address);
+        Self::of(hash::mix(hash::mix(high, low), 2))
+    }
+
     /// The bit of `BACKEND_FILTER` for a backend: whether replies may come from it. A hairpin's
     /// replies come from the client's own address, which then is a backend's.
     #[must_use]

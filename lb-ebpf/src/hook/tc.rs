@@ -11,7 +11,7 @@ use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Hook, Path};
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
-use lb_common::rewrite::{self, Rewrite};
+use lb_common::rewrite::{self, Rewrite, RewriteError};
 use lb_common::room::Room;
 use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
@@ -95,13 +95,12 @@ fn family<F: Family>(
     }
 }
 
-/// A packet that could not be changed is half changed, and must not go on.
+/// A packet that could not be changed may be half changed, and must not go on.
 #[inline(always)]
-const fn done(is_changed: bool, verdict: Verdict) -> (i32, Reason) {
-    if is_changed {
-        (NEXT, verdict.reason)
-    } else {
-        (DROP, Reason::RewriteFailed)
+const fn done(changed: Result<(), RewriteError>, verdict: Verdict) -> (i32, Reason) {
+    match changed {
+        Ok(()) => (NEXT, verdict.reason),
+        Err(error) => (DROP, error.reason()),
     }
 }
 
@@ -139,15 +138,15 @@ fn translate<F: Family>(
     parsed: &Packet<F>,
     workspace: &Workspace<F>,
     path: Path,
-) -> bool {
+) -> Result<(), RewriteError> {
     let mut packet = Skb::new(skb);
     let Some(rewrite) = workspace.rewrite() else {
-        return false;
+        return Err(RewriteError::OutOfPacket);
     };
     if path == Path::Bridged {
         turn_to_bridge::<F>(&mut packet, rewrite);
     }
-    rewrite::apply(&mut packet, parsed, rewrite).is_ok()
+    rewrite::apply(&mut packet, parsed, rewrite)
 }
 
 /// Addresses the frame to the backend instead of to the gateway. Without a neighbour entry the
@@ -170,9 +169,9 @@ fn translate_error<F: Family>(
     skb: *mut __sk_buff,
     parsed: &Packet<F>,
     workspace: &Workspace<F>,
-) -> bool {
+) -> Result<(), RewriteError> {
     let Some((quote, error)) = workspace.error() else {
-        return false;
+        return Err(RewriteError::OutOfPacket);
     };
-    rewrite::apply_error(&mut Skb::new(skb), parsed, quote, error).is_ok()
+    rewrite::apply_error(&mut Skb::new(skb), parsed, quote, error)
 }
