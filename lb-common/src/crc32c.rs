@@ -121,7 +121,7 @@ mod tests {
         ) {
             let before = crc32c(&bytes);
             let length = u32::try_from(bytes.len()).unwrap();
-            let old = [bytes[0], bytes[1], bytes[2], bytes[3]];
+            let old = *bytes.first_chunk().unwrap();
             bytes.splice(..4, ports);
             let change = change_of_first_word(old, ports, length);
             prop_assert_eq!(before ^ change, crc32c(&bytes));

@@ -10,10 +10,12 @@
 //! plain      C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
 //! hairpin    C:c → V:v   ⇒  C:t → C:b        partner     C:b → C:t   ⇒  V:v → C:c
 //!  and leg 2 C:b → V:s   ⇒  C:b → C:t        partner     C:t → C:b   ⇒  V:s → C:b
+//! outside    C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
+//!  and leg 2 B:b → S:s   ⇒  B:b → C:t        partner     C:t → B:b   ⇒  S:s → B:b
 //! ```
 //!
 //! C is the client, V the service address, B the backend; a hairpin is a client that is its own
-//! backend. `t` is `c` unless another flow of the same client already holds that reply tuple.
+//! backend. From outside, with a backend on another node, S is an address of this node. `t` is `c` unless another flow of the same client already holds that reply tuple.
 
 use crate::family::Family;
 use crate::id::{BackendId, ServiceId};

@@ -29,6 +29,10 @@ impl Place {
     }
 
     /// The address `part.0.number` of the network.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "what is put together here is always an address"
+    )]
     pub fn address(self, part: u8, number: u8) -> IpAddr {
         let separator = if self.is_v6() { ':' } else { '.' };
         let text = format!("{}{part}{separator}0{separator}{number}", self.network);

@@ -127,7 +127,7 @@ pub fn second_pair(flow: &given::Flow, source: SocketAddr, state: State) -> [Str
 ///
 /// # Panics
 ///
-/// If the frame has no tag and yet no ports.
+/// If the frame ends before them.
 pub fn source_of(frame: &[u8], place: Place) -> SocketAddr {
     let (address, port): (IpAddr, usize) = if place.is_v6() {
         let bytes: [u8; 16] = frame[22..38].try_into().expect("an IPv6 header");
@@ -156,11 +156,49 @@ mod tests {
 
     use super::*;
     use crate::host::Code;
+    use crate::packets::diff::assert_same;
     use crate::tables::MemoryTables;
 
     const NOW: Seconds = Seconds(1000);
 
-    /// As many clients as DESIGN asks for, all at one backend: each gets a port of its own, within a
+    /// Whatever is asked and answered, by whatever port: what comes out at each end is what would have
+    /// been built for it, and the reply undoes what the request had done to it.
+    #[test]
+    fn any_request_and_its_reply_come_out_as_they_would_have_been_built() {
+        let mut dice = crate::dice::Dice::new(11);
+        for _ in 0..300 {
+            let (place, protocol) = (*dice.pick(&PLACES), *dice.pick(&PROTOCOLS));
+            let mut tables = MemoryTables::new(&world());
+            tables.random_step = 0x9e37_79b9;
+            let port = u16::try_from(1 + dice.roll(65_535)).unwrap();
+            let number = u8::try_from(1 + dice.roll(250)).unwrap();
+            let client = SocketAddr::new(place.address(203, number), port);
+            let service = *dice.pick(&dialled(place));
+            let backend = place.backend(protocol);
+            let payload: Vec<u8> = (0..dice.roll(1400))
+                .map(|_| u8::try_from(dice.roll(256)).unwrap())
+                .collect();
+            let build = |from, to| given::first(protocol, from, to).payload(&payload).build();
+            let send = |hook, frame: &[u8]| {
+                let ended = host::run_at(&tables, (Role::Uplink, hook), frame, NOW);
+                assert_eq!(ended.code, Code::Next);
+                ended.frame
+            };
+            let between = send(Hook::Ingress, &build(client, service));
+            let seen = source_of(&between, place);
+            assert_eq!(seen.ip(), client.ip());
+            assert_same(&build(seen, backend), &between);
+            let there = send(Hook::Egress, &between);
+            let source = source_of(&there, place);
+            assert_same(&build(source, backend), &there);
+            let between = send(Hook::Ingress, &build(backend, source));
+            assert_same(&build(backend, seen), &between);
+            let back = send(Hook::Egress, &between);
+            assert_same(&build(service, client), &back);
+        }
+    }
+
+    /// As many clients as there have to be, all at one backend: each gets a port of its own, within a
     /// few packets.
     #[test]
     fn twenty_eight_thousand_flows_to_one_backend_leave_by_one_address() {
