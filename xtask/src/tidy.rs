@@ -41,16 +41,18 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Files that may hold unsafe code; a folder of the same name counts as the file's.
-const UNSAFE_FILES: [&str; 15] = [
+const UNSAFE_FILES: [&str; 17] = [
     "lb-ebpf/src/atomic",
     "lb-ebpf/src/clock",
     "lb-ebpf/src/count",
+    "lb-ebpf/src/device",
     "lb-ebpf/src/flows",
     "lb-ebpf/src/forward",
     "lb-ebpf/src/hook/tc",
     "lb-ebpf/src/packet",
     "lb-ebpf/src/refuse",
     "lb-ebpf/src/region",
+    "lb-ebpf/src/socket",
     "lb-ebpf/src/tables",
     "lb-agent/src/dataplane/bpf",
     "lb-agent/src/dataplane/mmap",
