@@ -28,6 +28,7 @@ use crate::model::service::Service;
 
 pub mod addresses;
 pub mod arena;
+pub mod audit;
 pub mod clients;
 pub mod departed;
 pub mod desired;
@@ -41,7 +42,6 @@ pub mod ids;
 pub mod latency;
 pub mod names;
 pub mod node_ports;
-pub mod outlook;
 pub mod planner;
 pub mod region;
 pub mod report;
@@ -52,6 +52,7 @@ pub mod source_ranges;
 pub(crate) mod tests;
 pub mod usage;
 
+pub(crate) use diff::backend_key;
 pub(crate) use filters::{backend_bit, node_bit, service_bit};
 
 /// A Service and the slices that belong to it.

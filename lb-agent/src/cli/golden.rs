@@ -5,6 +5,7 @@
 
 mod explain;
 mod status;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io;
