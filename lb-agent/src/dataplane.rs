@@ -22,11 +22,14 @@ pub mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::family::MappedAddress;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::node_address::NodeAddress;
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 
 pub mod memory;
 
@@ -66,6 +69,31 @@ pub enum Write {
     MarkService(FilterBit),
     /// Marks an address as one that may be a backend's.
     MarkBackend(FilterBit),
+    /// Marks a port as one that may be a node port.
+    MarkNodePort(FilterBit),
+    /// Says what an address of this node is, or replaces what was said; marks one that takes node
+    /// ports in `SERVICE_FILTER` before.
+    SetNodeAddress {
+        /// The address.
+        address: MappedAddress,
+        /// What it is.
+        value: NodeAddress,
+    },
+    /// Forgets an address that this node no longer has.
+    RemoveNodeAddress {
+        /// The address.
+        address: MappedAddress,
+    },
+    /// Lets the clients of a network dial a service's load balancer addresses.
+    AddSourceRange {
+        /// Service and network.
+        key: SourceRangeKey,
+    },
+    /// Takes that back.
+    RemoveSourceRange {
+        /// Service and network.
+        key: SourceRangeKey,
+    },
     /// Publishes a frontend, or replaces its value.
     SetFrontend {
         /// What clients dial.
@@ -98,6 +126,10 @@ pub struct Capacity {
     pub arena_words: u32,
     /// Elements of `BACKENDS`, index 0 included, which is never used.
     pub backends: u32,
+    /// Elements of `NODE_ADDRESSES`.
+    pub node_addresses: u32,
+    /// Elements of `SOURCE_RANGES`.
+    pub source_ranges: u32,
 }
 
 /// What the tables hold, read back: where an agent that starts again begins.
@@ -105,15 +137,18 @@ pub struct Capacity {
 pub struct Actual {
     /// All of `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, FrontendValue>,
-    /// The used elements of `SERVICES`: index → word of [`Audience::Internal`] and
-    /// [`Audience::External`].
-    pub services: BTreeMap<u32, [ServiceWord; 2]>,
+    /// The used elements of `SERVICES`: index → words by [`Audience`].
+    pub services: BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>,
     /// The regions those words name: offset → words.
     pub regions: BTreeMap<u32, Vec<u64>>,
     /// The used elements of `BACKENDS`.
     pub backends: BTreeMap<u32, BackendRecord>,
     /// All of `CONFIG`.
     pub config: Vec<u64>,
+    /// All of `NODE_ADDRESSES`.
+    pub node_addresses: BTreeMap<MappedAddress, NodeAddress>,
+    /// All of `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
 }
 
 /// Ids that live flows name: what must not be given to another yet.

@@ -53,7 +53,7 @@ pub(crate) mod tests;
 pub mod usage;
 
 pub(crate) use diff::backend_key;
-pub(crate) use filters::{backend_bit, service_bit};
+pub(crate) use filters::{backend_bit, node_bit, service_bit};
 
 /// A Service and the slices that belong to it.
 #[derive(Clone, Debug)]

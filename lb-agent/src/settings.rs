@@ -235,6 +235,10 @@ pub struct Sizes {
     pub affinity: u32,
     /// Devices with programs.
     pub devices: u32,
+    /// Addresses of this node.
+    pub node_addresses: u32,
+    /// Networks of `loadBalancerSourceRanges`, once for each service port that has them.
+    pub source_ranges: u32,
     /// Copies of each of the connection counters, so that processors do not share a cache line.
     pub stats_shards: u32,
 }
@@ -252,6 +256,8 @@ impl Default for Sizes {
             fragments: 8_192,
             affinity: 65_536,
             devices: 4_096,
+            node_addresses: 4_096,
+            source_ranges: 65_536,
             stats_shards: 1,
         }
     }
@@ -273,11 +279,15 @@ impl Sizes {
             Table::Fragments => self.fragments,
             Table::Affinity => self.affinity,
             Table::Devices => self.devices,
+            Table::NodeAddresses => self.node_addresses,
+            Table::SourceRanges => self.source_ranges,
             Table::ServiceStats => self.services.saturating_mul(self.stats_shards),
             Table::BackendStats => self.backends.saturating_mul(self.stats_shards),
-            Table::ServiceFilter | Table::BackendFilter | Table::Counters | Table::Config => {
-                table.fixed_entries().unwrap_or(1)
-            }
+            Table::ServiceFilter
+            | Table::BackendFilter
+            | Table::NodePorts
+            | Table::Counters
+            | Table::Config => table.fixed_entries().unwrap_or(1),
         }
     }
 

@@ -4,7 +4,7 @@
 //! may it concern a service? ──no──► pass
 //!   │ yes
 //! its flow is known ──► step its state ──► translate
-//!   │ no                                        (egress: pass)
+//!   │ no          └── (egress: pass; or, by an uplink and from outside: a source of this node)
 //! a frontend's port ──► choose a backend ──► make the flow's entries ──► translate
 //!   │ no                    └─► nobody may serve: refuse, or drop
 //! a service's address ──► refuse; answer an echo
@@ -18,10 +18,15 @@
 mod create;
 mod error;
 mod established;
+mod portless;
+mod side;
+mod source;
+
+use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;
-use crate::flow::{FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
+use crate::flow::{FlowEntry, Hook, Path, Protocol};
 use crate::flows::{Found, Placed};
 use crate::icmp::QuotedPacket;
 use crate::id::Seconds;
@@ -30,7 +35,7 @@ use crate::packet::PacketRead;
 use crate::parse::{Packet, TcpFlags, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
-use crate::table::fragment::{FragmentKey, FragmentPorts};
+use crate::table::device::Role;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 
@@ -200,16 +205,15 @@ impl<F: Family> Workspace<F> {
 /// Where and when a packet is seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sighting {
-    /// The side of the workload's device.
+    /// What the device leads to.
+    pub role: Role,
+    /// The side of the device.
     pub hook: Hook,
     /// The time.
     pub now: Seconds,
 }
 
 /// Decides about the `packet` that `read` holds.
-///
-/// Each of the parts is a function of its own, which in the kernel begins with an almost empty
-/// stack.
 #[inline(always)]
 pub fn decide<F: Family>(
     read: &impl PacketRead,
@@ -218,180 +222,106 @@ pub fn decide<F: Family>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    if !packet.has_ports() {
-        return if packet.is_error()
-            && error::quote(read, packet, &mut workspace.quote)
-            && error::find(seen, tables, workspace)
-        {
-            error::decide(packet, workspace)
-        } else {
-            without_ports(packet, seen, tables, workspace)
-        };
-    }
-    let settled = settle(packet, seen, tables, workspace);
-    match settled.next {
-        Next::Done => return settled.verdict,
-        Next::Follow => {
-            established::follow(settled.state, seen, tables, workspace);
-            return settled.verdict;
+    let now = seen.now;
+    match (seen.role, seen.hook) {
+        (Role::Workload, Hook::Ingress) => {
+            decide_at::<F, FromWorkload>(read, packet, now, tables, workspace)
         }
-        Next::Replace => {
-            established::forget(seen, tables, workspace);
-            if seen.hook == Hook::Egress {
-                return Verdict::pass(Reason::NotService);
-            }
+        (Role::Workload, Hook::Egress) => {
+            decide_at::<F, ToWorkload>(read, packet, now, tables, workspace)
         }
-        Next::Choose | Next::Establish => {}
-    }
-    let chosen = create::choose(packet, seen, tables, workspace);
-    if chosen.next == Next::Establish {
-        let verdict = create::establish(chosen.state, seen, tables, workspace);
-        create::stick(seen, tables, workspace);
-        verdict
-    } else {
-        chosen.verdict
+        (Role::Uplink, Hook::Ingress) => {
+            decide_at::<F, FromUplink>(read, packet, now, tables, workspace)
+        }
+        (Role::Uplink, Hook::Egress) => {
+            decide_at::<F, ToUplink>(read, packet, now, tables, workspace)
+        }
     }
 }
 
-/// Decides about a packet whose ports are elsewhere: in the first fragment, or nowhere.
-#[inline(never)]
-fn without_ports<F: Family>(
+/// The same at one side of one kind of device.
+///
+/// Each of the parts is a function of its own, which in the kernel begins with an almost empty
+/// stack.
+#[inline(always)]
+fn decide_at<F: Family, S: Side>(
+    read: &impl PacketRead,
     packet: &Packet<F>,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
-    if packet.is_error() {
-        return error::unrelated(packet, seen.hook, tables);
+    if !packet.has_ports() {
+        return if packet.is_error()
+            && error::quote(read, packet, &mut workspace.quote)
+            && error::find::<F, S>(now, tables, workspace)
+        {
+            error::decide(packet, workspace)
+        } else {
+            portless::decide::<F, S>(packet, now, tables, workspace)
+        };
     }
-    if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
-        return unknown_address(packet, seen.hook, tables);
+    if !may_concern::<F, S>(packet, tables) {
+        return unknown_address::<F, S>(packet, tables);
     }
-    match packet.transport() {
-        Transport::LaterFragment { protocol } => {
-            later_fragment(packet, protocol, seen, tables, workspace)
+    if packet.fragment.is_part {
+        portless::remember::<F, S>(packet, tables);
+    }
+    let settled = settle::<F, S>(packet, now, tables, workspace);
+    match settled.next {
+        Next::Done => return settled.verdict,
+        Next::Follow => {
+            established::follow(settled.state, now, tables, workspace);
+            return settled.verdict;
         }
-        Transport::EchoRequest => echo(packet, seen.hook, tables),
-        _ => address_only(packet, seen.hook, tables),
+        Next::Replace => established::forget(now, tables, workspace),
+        Next::Choose | Next::Establish => {}
     }
+    let chosen = match (S::ROLE, S::HOOK) {
+        (_, Hook::Ingress) => create::choose::<F, S>(packet, now, tables, workspace),
+        (Role::Uplink, Hook::Egress) => source::choose::<F, S>(packet, now, tables, workspace),
+        (Role::Workload, Hook::Egress) => return Verdict::pass(Reason::NotService),
+    };
+    if chosen.next != Next::Establish {
+        return chosen.verdict;
+    }
+    let verdict = create::establish::<F, S>(chosen.state, now, tables, workspace);
+    if S::HOOK == Hook::Ingress {
+        create::stick(now, tables, workspace);
+    }
+    verdict
+}
+
+/// Whether a packet with ports may concern a service: most packets end here.
+#[inline(never)]
+fn may_concern<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> bool {
+    let tuple = packet.tuple();
+    tuple.is_some_and(|tuple| lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple))
 }
 
 /// Looks for the flow of a packet with ports.
 #[inline(never)]
-fn settle<F: Family>(
+fn settle<F: Family, S: Side>(
     packet: &Packet<F>,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
     let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
-    if !lookup::may_concern::<F>(tables, seen.hook, packet.source, packet.destination) {
-        return Step::done(unknown_address(packet, seen.hook, tables));
-    }
-    if packet.fragment.is_part {
-        remember(&tuple, packet.fragment.identification, seen.hook, tables);
-    }
     let event = event(tuple.protocol, tcp_flags);
-    let step = established::settle(&tuple, event, seen, tables, workspace);
-    if seen.hook == Hook::Egress && step.next == Next::Choose {
-        return Step::done(Verdict::pass(Reason::NotService));
-    }
-    step
+    established::settle::<F, S>(&tuple, event, now, tables, workspace)
 }
 
 /// A packet whose address no table and no flow has.
 #[inline(always)]
-fn unknown_address<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
-    match hook {
+fn unknown_address<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
+    match S::HOOK {
         Hook::Ingress if lookup::in_service_cidr::<F>(tables, packet.destination) => {
             Verdict::drop(Reason::UnallocatedAddress)
         }
         Hook::Ingress | Hook::Egress => Verdict::pass(Reason::NotService),
-    }
-}
-
-/// A fragment without ports: they were remembered from the first one, or it cannot be translated.
-#[inline(always)]
-fn later_fragment<F: Family>(
-    packet: &Packet<F>,
-    protocol: Protocol,
-    seen: &Sighting,
-    tables: &impl Tables,
-    workspace: &mut Workspace<F>,
-) -> Verdict {
-    let &Sighting { hook, now } = seen;
-    let identification = packet.fragment.identification;
-    let (source, destination) = (packet.source, packet.destination);
-    let key = FragmentKey::new::<F>(source, destination, identification, protocol, hook);
-    if let Some(ports) = tables.fragment(&key) {
-        let tuple = FlowTuple {
-            source,
-            destination,
-            source_port: ports.source(),
-            destination_port: ports.destination(),
-            protocol,
-        };
-        if tables.search(&FlowKey { tuple, hook }, now, &mut workspace.found)
-            && let Some(found) = workspace.found.get()
-        {
-            return Workspace::translate(&mut workspace.rewrite, Reason::Fragment, &found.entry);
-        }
-    }
-    if hook == Hook::Egress {
-        return Verdict::pass(Reason::NotService);
-    }
-    match lookup::address_kind::<F>(tables, destination) {
-        AddressKind::Service { .. } | AddressKind::Unallocated => {
-            Verdict::drop(Reason::FragmentWithoutFirst)
-        }
-        AddressKind::Foreign => Verdict::pass(Reason::NotService),
-    }
-}
-
-#[inline(always)]
-fn remember<F: Family>(
-    tuple: &FlowTuple<F>,
-    identification: u32,
-    hook: Hook,
-    tables: &impl Tables,
-) {
-    let key = FragmentKey::new::<F>(
-        tuple.source,
-        tuple.destination,
-        identification,
-        tuple.protocol,
-        hook,
-    );
-    tables.remember_fragment(
-        &key,
-        FragmentPorts::new(tuple.source_port, tuple.destination_port),
-    );
-}
-
-/// An echo request: answered in the name of a service that works, else refused like any packet.
-#[inline(always)]
-fn echo<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
-    if hook == Hook::Egress {
-        return Verdict::pass(Reason::NotService);
-    }
-    match lookup::address_kind::<F>(tables, packet.destination) {
-        AddressKind::Service { has_ready: true } if !packet.fragment.is_part => {
-            Verdict::new(Action::Echo, Reason::EchoReply)
-        }
-        AddressKind::Service { .. } => Verdict::refuse(Reason::NoEndpoints),
-        AddressKind::Unallocated => Verdict::drop(Reason::UnallocatedAddress),
-        AddressKind::Foreign => Verdict::pass(Reason::NotService),
-    }
-}
-
-/// A packet of which only the address can match: a protocol without ports.
-#[inline(always)]
-fn address_only<F: Family>(packet: &Packet<F>, hook: Hook, tables: &impl Tables) -> Verdict {
-    match hook {
-        Hook::Ingress => refuse_address::<F>(packet.destination, tables),
-        Hook::Egress => Verdict::pass(Reason::NotService),
     }
 }
 

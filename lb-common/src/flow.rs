@@ -10,10 +10,12 @@
 //! plain      C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
 //! hairpin    C:c → V:v   ⇒  C:t → C:b        partner     C:b → C:t   ⇒  V:v → C:c
 //!  and leg 2 C:b → V:s   ⇒  C:b → C:t        partner     C:t → C:b   ⇒  V:s → C:b
+//! outside    C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
+//!  and leg 2 B:b → S:s   ⇒  B:b → C:t        partner     C:t → B:b   ⇒  S:s → B:b
 //! ```
 //!
 //! C is the client, V the service address, B the backend; a hairpin is a client that is its own
-//! backend. `t` is `c` unless another flow of the same client already holds that reply tuple.
+//! backend. From outside, with a backend on another node, S is an address of this node. `t` is `c` unless another flow of the same client already holds that reply tuple.
 
 use crate::family::{Family, V4, V6};
 use crate::id::{BackendId, ServiceId};
@@ -168,6 +170,9 @@ pub struct FlowEntry<F: Family> {
     pub direction: Direction,
     /// How they leave.
     pub path: Path,
+    /// Whether the flow's first packet came by an uplink: where its packets leave by an uplink
+    /// again, they get a source address of this node, or its replies would not pass here.
+    pub is_from_outside: bool,
     /// The service port that was dialled.
     pub service: ServiceId,
     /// The backend that serves.
@@ -187,6 +192,7 @@ impl<F: Family> FlowEntry<F> {
             translated: self.key.tuple.reverse(),
             direction: self.direction.other(),
             path: self.path,
+            is_from_outside: self.is_from_outside,
             service: self.service,
             backend: self.backend,
         }
@@ -214,6 +220,7 @@ mod tests {
             translated: tuple(1, 3, 40001, 8080),
             direction: Direction::Original,
             path: Path::Bridged,
+            is_from_outside: true,
             service: ServiceId::new(3, 1),
             backend: BackendId::new(9, 0),
         };

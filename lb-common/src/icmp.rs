@@ -36,6 +36,8 @@ pub struct QuotedPacket<F: Family> {
     pub l4: u32,
     /// Offset of the first byte after the quote.
     pub end: u32,
+    /// Bytes that the whole packet had from its ports on; 0 for a first fragment, which does not say.
+    pub length: u32,
     /// Its addresses and ports, as it had them where the error was made.
     pub tuple: FlowTuple<F>,
 }
@@ -116,6 +118,11 @@ pub fn parse_quoted<F: Family>(
         l3: quoted,
         l4,
         end,
+        length: if header.fragment.is_part {
+            0
+        } else {
+            header.total_length.wrapping_sub(header.header_length)
+        },
         tuple: FlowTuple {
             source: header.source,
             destination: header.destination,

@@ -32,6 +32,7 @@ pub mod answer;
 pub mod checksum;
 pub mod conntrack;
 pub mod course;
+pub mod crc32c;
 pub mod decide;
 pub mod family;
 pub mod flow;

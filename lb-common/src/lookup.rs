@@ -1,11 +1,14 @@
 //! Whether an address is a service's, and what is behind a port of it.
 
-use crate::family::Family;
-use crate::flow::{FlowTuple, Hook};
+use crate::family::{Family, MappedAddress};
+use crate::flow::{FlowTuple, Hook, Protocol};
 use crate::hash;
-use crate::table::config::{Cidr, MAX_CIDRS, SERVICE_CIDR_COUNTS};
+use crate::table::config::{CLUSTER_CIDR_COUNTS, Cidr, MAX_CIDRS, SERVICE_CIDR_COUNTS};
+use crate::table::device::Role;
 use crate::table::filter::FilterBit;
-use crate::table::frontend::{FrontendKey, FrontendValue};
+use crate::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
+use crate::table::node_address::NodeAddress;
+use crate::table::service::Audience;
 use crate::tables::Tables;
 
 /// What an address is.
@@ -37,31 +40,94 @@ pub fn may_be_backend<F: Family>(tables: &impl Tables, address: F::Address) -> b
     tables.backend_filter(bit.word) & bit.mask != 0
 }
 
-/// Whether the address by which packets at `hook` are recognised may concern a service.
+/// Whether `address` may be one of this node's that takes node ports: the same again.
+#[inline(always)]
+pub fn may_be_node<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
+    let bit = FilterBit::node::<F>(address);
+    tables.service_filter(bit.word) & bit.mask != 0
+}
+
+/// Whether `port` may be a node port, or may have been when a living flow began.
+#[inline(always)]
+pub fn may_be_node_port(tables: &impl Tables, protocol: Protocol, port: u16) -> bool {
+    let bit = FilterBit::node_port(protocol, port);
+    tables.node_ports(bit.word) & bit.mask != 0
+}
+
+/// Ports that flows get whose port or source address is changed: below every range that hosts choose
+/// their own ports from, above the well-known ones.
+pub const OWN_PORTS_FROM: u16 = 1024;
+/// How many there are.
+pub const OWN_PORTS: u16 = 28_976;
+
+/// Whether `port` is one of [`OWN_PORTS`].
+#[inline(always)]
+pub const fn is_own_port(port: u16) -> bool {
+    port.wrapping_sub(OWN_PORTS_FROM) < OWN_PORTS
+}
+
+/// Whether packets with `tuple` that are seen at this side of such a device may concern a service:
+/// one or two array lookups, which most packets end with.
+///
+/// A pod may reach its own service by a node port; what it then sends to itself goes to an address of
+/// the node and to whatever port, so pods' devices ask for the address. Much of what comes by an
+/// uplink is for this node itself, so there the port is asked for; replies to this node's source
+/// addresses come to ports of their own.
 #[inline(always)]
 pub fn may_concern<F: Family>(
     tables: &impl Tables,
-    hook: Hook,
-    source: F::Address,
-    destination: F::Address,
+    (role, hook): (Role, Hook),
+    tuple: &FlowTuple<F>,
 ) -> bool {
-    match hook {
-        Hook::Ingress => may_be_service::<F>(tables, destination),
-        Hook::Egress => may_be_backend::<F>(tables, source),
+    let FlowTuple {
+        source,
+        destination,
+        destination_port: port,
+        protocol,
+        ..
+    } = *tuple;
+    match (role, hook) {
+        (Role::Workload, Hook::Ingress) => {
+            may_be_service::<F>(tables, destination) || may_be_node::<F>(tables, destination)
+        }
+        (Role::Workload, Hook::Egress) => may_be_backend::<F>(tables, source),
+        (Role::Uplink, Hook::Ingress) => {
+            may_be_service::<F>(tables, destination)
+                || may_be_node_port(tables, protocol, port)
+                || (is_own_port(port) && may_be_backend::<F>(tables, source))
+        }
+        (Role::Uplink, Hook::Egress) => {
+            may_be_backend::<F>(tables, source) || may_be_backend::<F>(tables, destination)
+        }
     }
 }
 
 /// Whether `address` is in a service CIDR.
-#[inline(never)]
+#[inline(always)]
 pub fn in_service_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
-    let counts = tables.config(SERVICE_CIDR_COUNTS);
+    in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, Cidr::<F>::FIRST_WORD, address)
+}
+
+/// Whether `address` is in a cluster CIDR.
+#[inline(always)]
+pub fn in_cluster_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
+    let first = Cidr::<F>::FIRST_CLUSTER_WORD;
+    in_cidrs::<F>(tables, CLUSTER_CIDR_COUNTS, first, address)
+}
+
+/// Whether `address` is in one of the CIDRs that begin at word `first`, of which word `counts` says
+/// how many there are.
+#[inline(never)]
+fn in_cidrs<F: Family>(tables: &impl Tables, counts: u32, first: u32, address: F::Address) -> bool {
+    let counts = tables.config(counts);
     let count = if F::IS_V6 {
         hash::upper(counts)
     } else {
         hash::lower(counts)
     };
     let matches = |position| {
-        position < count && Cidr::<F>::read(position, |word| tables.config(word)).contains(address)
+        let word = |word| tables.config(word);
+        position < count && Cidr::<F>::read_from(first, position, word).contains(address)
     };
     // Written out: the compiler turns a loop into one whose end is `count`, of which the kernel's
     // verifier knows no bound.
@@ -91,14 +157,53 @@ fn frontend_value(tables: &impl Tables, key: &FrontendKey) -> Option<FrontendVal
         .filter(|value| value.belongs_to(key))
 }
 
-/// The service port that `tuple`'s destination is a frontend of.
+/// Whether `address` is one of this node's that takes node ports. Read as [`frontend_value`] is.
+#[inline(always)]
+fn takes_node_ports(tables: &impl Tables, address: &MappedAddress) -> bool {
+    let value = || tables.node_address(address).map(NodeAddress);
+    let belongs = |value: &NodeAddress| value.belongs_to(*address);
+    match value() {
+        Some(first) if first.belongs_to(*address) => first.takes_node_ports(),
+        Some(_) => value()
+            .filter(belongs)
+            .is_some_and(NodeAddress::takes_node_ports),
+        None => false,
+    }
+}
+
+/// The service port that `tuple`'s destination is a frontend of: by its address, else by its port if
+/// the address is one that takes node ports.
 #[inline(always)]
 pub fn frontend<F: Family>(tables: &impl Tables, tuple: &FlowTuple<F>) -> Option<FrontendValue> {
-    let address = F::mapped(tuple.destination);
-    frontend_value(
-        tables,
-        &FrontendKey::new(address, tuple.destination_port, tuple.protocol),
-    )
+    let (port, protocol) = (tuple.destination_port, tuple.protocol);
+    let mut key = FrontendKey::new(F::mapped(tuple.destination), port, protocol);
+    let exact = frontend_value(tables, &key);
+    if exact.is_some() || !may_be_node_port(tables, protocol, port) {
+        return exact;
+    }
+    if !takes_node_ports(tables, &key.address()) {
+        return None;
+    }
+    key = FrontendKey::node_port(F::IS_V6, port, protocol);
+    frontend_value(tables, &key)
+}
+
+/// Whose policy applies to a client with the address `client` that dials a frontend of this `kind`,
+/// seen at a device with this `role`. Who comes by an uplink with an address of this node is no
+/// client of the cluster: nobody but this node may have it.
+#[inline(always)]
+pub fn audience<F: Family>(
+    tables: &impl Tables,
+    role: Role,
+    kind: Option<FrontendKind>,
+    client: F::Address,
+) -> Audience {
+    match (kind, role) {
+        (Some(FrontendKind::ClusterIp), _) => Audience::Internal,
+        (_, Role::Workload) => Audience::Inside,
+        (_, Role::Uplink) if in_cluster_cidr::<F>(tables, client) => Audience::Inside,
+        (_, Role::Uplink) => Audience::External,
+    }
 }
 
 /// What `address` is, where no port of it matched.

@@ -362,6 +362,10 @@ fn ports<F: Family>(
             packet.read::<14>(parsed.l4).ok_or(ParseError::TooShort)?;
         contents.tcp_flags = TcpFlags(flags);
         [s0, s1, d0, d1]
+    } else if matches!(protocol, Protocol::Sctp) {
+        // All of the header, whose checksum may be changed.
+        let [s0, s1, d0, d1, ..] = packet.read::<12>(parsed.l4).ok_or(ParseError::TooShort)?;
+        [s0, s1, d0, d1]
     } else {
         packet.read::<4>(parsed.l4).ok_or(ParseError::TooShort)?
     };

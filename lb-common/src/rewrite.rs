@@ -9,13 +9,15 @@ use core::error::Error;
 use core::fmt;
 
 use crate::checksum::{Sum, update};
+use crate::crc32c;
 use crate::family::Family;
 use crate::flow::{FlowTuple, Protocol};
 use crate::icmp::QuotedPacket;
 use crate::packet::{Frame, PacketRead as _, PacketWrite};
 use crate::parse::Packet;
+use crate::verdict::Reason;
 use crate::wire::ip::write_addresses;
-use crate::wire::{icmp, tcp, udp};
+use crate::wire::{icmp, sctp, tcp, udp};
 
 /// What a packet has and what it shall have. The protocol stays.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,16 +73,27 @@ pub enum RewriteError {
     /// A field to be changed is not in the packet, or the kernel refused the change. The packet
     /// may be half rewritten: drop it.
     OutOfPacket,
-    /// Other ports need the CRC-32C of SCTP over the whole packet, which is not computed yet. Nothing
-    /// was changed.
-    SctpPorts,
+    /// The CRC-32C of SCTP is over the whole packet, of which this is the first fragment. Nothing was
+    /// changed.
+    SctpFragment,
+}
+
+impl RewriteError {
+    /// Why the packet is dropped.
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::OutOfPacket => Reason::RewriteFailed,
+            Self::SctpFragment => Reason::SctpFragment,
+        }
+    }
 }
 
 impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OutOfPacket => "a field to be changed is not in the packet",
-            Self::SctpPorts => "SCTP ports cannot be changed yet",
+            Self::SctpFragment => "the ports of a fragmented SCTP packet cannot be changed",
         })
     }
 }
@@ -150,7 +163,11 @@ pub fn apply<F: Family>(
     let changes_ports = rewrite.changes_ports() && !is_later;
     let protocol = rewrite.from.protocol;
     if changes_ports && matches!(protocol, Protocol::Sctp) {
-        return Err(RewriteError::SctpPorts);
+        if parsed.fragment.is_part {
+            return Err(RewriteError::SctpFragment);
+        }
+        let length = parsed.end().wrapping_sub(parsed.l4);
+        fix_crc(packet, (parsed.l4, length), rewrite).ok_or(RewriteError::OutOfPacket)?;
     }
     let address_change = rewrite.address_change();
     let changes_addresses = rewrite.changes_addresses();
@@ -206,9 +223,6 @@ pub fn apply_error<F: Family>(
     quoted: &QuotedPacket<F>,
     rewrite: &ErrorRewrite<F>,
 ) -> Result<(), RewriteError> {
-    if rewrite.quoted.changes_ports() && matches!(quoted.tuple.protocol, Protocol::Sctp) {
-        return Err(RewriteError::SctpPorts);
-    }
     try_apply_error(packet, parsed, quoted, rewrite).ok_or(RewriteError::OutOfPacket)
 }
 
@@ -244,6 +258,16 @@ fn try_apply_error<F: Family>(
             change = change.replace_word(old, new);
         }
     }
+    let crc = quoted.l4.wrapping_add(sctp::CHECKSUM_OFFSET);
+    let has_crc = matches!(quoted.tuple.protocol, Protocol::Sctp) && quoted.length != 0;
+    if has_crc && inner.changes_ports() && crc.wrapping_add(4) <= quoted.end {
+        let [a, b, c, d] = packet.read::<4>(crc)?;
+        fix_crc(packet, (quoted.l4, quoted.length), inner)?;
+        let [e, f, g, h] = packet.read::<4>(crc)?;
+        change = change
+            .replace_word(u16::from_be_bytes([a, b]), u16::from_be_bytes([e, f]))
+            .replace_word(u16::from_be_bytes([c, d]), u16::from_be_bytes([g, h]));
+    }
     let (source, destination) = (inner.to.source, inner.to.destination);
     write_addresses::<F>(packet, quoted.l3, source, destination, address_change)?;
     write_ports(packet, quoted.l4, &inner.to)?;
@@ -262,15 +286,36 @@ fn try_apply_error<F: Family>(
     packet.write(offset, update(old, change).to_be_bytes())
 }
 
+/// Changes the CRC-32C of the SCTP packet at `l4`, of `length` bytes, as its ports change: see
+/// [`crc32c`].
+#[inline(always)]
+fn fix_crc<F: Family>(
+    packet: &mut impl PacketWrite,
+    (l4, length): (u32, u32),
+    rewrite: &Rewrite<F>,
+) -> Option<()> {
+    let offset = l4.wrapping_add(sctp::CHECKSUM_OFFSET);
+    let (old, new) = (ports_of(&rewrite.from), ports_of(&rewrite.to));
+    let change = crc32c::change_of_first_word(old, new, length);
+    let crc = u32::from_le_bytes(packet.read(offset)?) ^ change;
+    packet.write(offset, crc.to_le_bytes())
+}
+
+/// Both ports as a packet has them.
+#[inline(always)]
+const fn ports_of<F: Family>(tuple: &FlowTuple<F>) -> [u8; 4] {
+    let [s0, s1] = tuple.source_port.to_be_bytes();
+    let [d0, d1] = tuple.destination_port.to_be_bytes();
+    [s0, s1, d0, d1]
+}
+
 #[inline(always)]
 fn write_ports<F: Family>(
     packet: &mut impl PacketWrite,
     l4: u32,
     tuple: &FlowTuple<F>,
 ) -> Option<()> {
-    let [s0, s1] = tuple.source_port.to_be_bytes();
-    let [d0, d1] = tuple.destination_port.to_be_bytes();
-    packet.write(l4, [s0, s1, d0, d1])
+    packet.write(l4, ports_of(tuple))
 }
 
 /// Offset of the transport checksum that depends on addresses and ports, from its header.

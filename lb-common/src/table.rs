@@ -2,7 +2,7 @@
 //!
 //! Values larger than one word live in arrays, never in hashes: the kernel reuses a replaced hash
 //! element at once, while a program may still read it. Hash values are one word that carries a
-//! fingerprint of its key. Every type here is plain bytes without padding.
+//! fingerprint of its key; only `DEVICES`, which few packets ask, has a larger one, under a seal. Every type here is plain bytes without padding.
 
 pub mod affinity;
 pub mod backend;
@@ -19,4 +19,4 @@ pub mod source_range;
 
 /// Version of all layouts together: part of the pin directory's path. Raised by any change that an
 /// older program or agent would misread.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -2,8 +2,8 @@
 //! ordinary collections in tests.
 
 use crate::conntrack::State;
-use crate::family::Family;
-use crate::flow::{FlowEntry, FlowKey};
+use crate::family::{Family, MappedAddress};
+use crate::flow::{FlowEntry, FlowKey, FlowTuple};
 use crate::flows::{Buckets, FlowTable, Found, Insert as _, Placed, Placement, Timeouts};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
@@ -15,6 +15,7 @@ use crate::table::config;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
 use crate::table::service::{Audience, ServiceWord};
+use crate::table::source_range::SourceRangeKey;
 use crate::verdict::Reason;
 
 /// Every table that a decision may read or write.
@@ -42,6 +43,15 @@ pub trait Tables: Sized {
 
     /// Word `word` of `BACKEND_FILTER`, all ones beyond its end.
     fn backend_filter(&self, word: u32) -> u64;
+
+    /// Word `word` of `NODE_PORTS`, all ones beyond its end.
+    fn node_ports(&self, word: u32) -> u64;
+
+    /// The value of `address` in `NODE_ADDRESSES`.
+    fn node_address(&self, address: &MappedAddress) -> Option<u64>;
+
+    /// Whether a network of `SOURCE_RANGES` holds `client`.
+    fn has_source_range(&self, client: &SourceRangeKey) -> bool;
 
     /// The flow table.
     fn flows<F: Family>(&self) -> Self::Flows<F>;
@@ -76,6 +86,14 @@ pub trait Tables: Sized {
     /// Whether `client`, on whose device the program runs, and `backend` are ports of one bridge:
     /// then packets between them are bridged, not routed, in both directions.
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool;
+
+    /// The address that flows get which leave by the device that the program runs on and must come
+    /// back to this node; the unspecified one where it has none of the family.
+    fn source_address<F: Family>(&self) -> F::Address;
+
+    /// Whether a socket of this node would take a packet with `tuple`: a listener's, or one of a
+    /// connection. Of SCTP nothing is known.
+    fn has_socket<F: Family>(&self, tuple: &FlowTuple<F>) -> bool;
 
     /// Counts something that happened on the way to a verdict.
     fn note(&self, reason: Reason);

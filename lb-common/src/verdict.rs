@@ -104,9 +104,21 @@ reasons! {
     PortChanged = 22, Note, "port_changed";
     /// A flow that no reply had confirmed made room for a newcomer.
     UnconfirmedReplaced = 23, Note, "unconfirmed_replaced";
-    /// An SCTP flow whose ports would have to change: not supported, give the Service's port and
-    /// its target port the same number.
+    /// An SCTP flow whose ports would have to change. Earlier versions could not do that; not counted
+    /// any more.
     SctpPortChange = 24, Drop, "sctp_port_change";
+    /// The client is in none of the networks that may dial this load balancer address
+    /// (`loadBalancerSourceRanges`).
+    SourceRange = 25, Drop, "source_range";
+    /// A flow from outside to a backend elsewhere was given a source address and port of this node,
+    /// so that its replies come back here.
+    NewSource = 26, Translate, "new_source";
+    /// A flow from outside would leave by a device that has no address of its family for its replies
+    /// to come back to: give the device one, or route to the backend by another.
+    NoSourceAddress = 27, Drop, "no_source_address";
+    /// A first fragment of an SCTP packet whose ports change: the checksum is over all of the packet,
+    /// whose length this fragment does not say. SCTP itself sends packets that need no fragments.
+    SctpFragment = 28, Drop, "sctp_fragment";
 }
 
 /// Slots of `COUNTERS`: more than there are reasons, so that a new one needs no new map.

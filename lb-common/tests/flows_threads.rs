@@ -64,6 +64,7 @@ fn entry<F: Family>(number: u64, nonce: u64) -> FlowEntry<F> {
             protocol: Protocol::Tcp,
         },
         direction: Direction::Reply,
+        is_from_outside: true,
         path: if mixed & 1 == 0 {
             Path::Routed
         } else {

@@ -84,6 +84,7 @@ fn entry(client: u8, backend: u8) -> FlowEntry<V4> {
         translated: tuple(backend, 5300 + u16::from(backend)),
         direction: Direction::Original,
         path: Path::Routed,
+        is_from_outside: false,
         service: ServiceId::new(1, 0),
         backend: BackendId::new(backend.into(), 0),
     }

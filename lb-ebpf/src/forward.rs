@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_fib_lookup;
 use lb_common::family::Family;
 
-use crate::maps::DEVICES;
+use crate::device;
 
 /// `AF_INET`.
 const INET: u8 = 2;
@@ -59,13 +59,7 @@ pub(crate) fn bridge_hop<F: Family>(
     source: F::Address,
     destination: F::Address,
 ) -> Hop {
-    // SAFETY: the context is valid as long as the program runs.
-    let ifindex = unsafe { (*skb).ifindex };
-    let Some(device) = DEVICES.get_ptr(ifindex) else {
-        return Hop::UNKNOWN;
-    };
-    // SAFETY: the map's value is one word, read at once.
-    let bridge = unsafe { device.read_volatile() }.bridge();
+    let bridge = device::record(skb).bridge();
     if bridge == 0 {
         return Hop::UNKNOWN;
     }

@@ -37,6 +37,7 @@
 mod atomic;
 mod clock;
 mod count;
+mod device;
 mod flows;
 mod forward;
 mod hook;
@@ -44,22 +45,36 @@ mod maps;
 mod packet;
 mod refuse;
 mod region;
+mod socket;
 mod tables;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::flow::Hook;
+use lb_common::table::device::Role;
 
 /// What a workload sends: host side of its veth, tcx ingress.
 #[classifier]
 fn lb_workload_ingress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Hook::Ingress)
+    hook::tc::run(ctx.skb.skb, Role::Workload, Hook::Ingress)
 }
 
 /// What a workload receives: host side of its veth, tcx egress.
 #[classifier]
 fn lb_workload_egress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Hook::Egress)
+    hook::tc::run(ctx.skb.skb, Role::Workload, Hook::Egress)
+}
+
+/// What comes from other nodes and from outside: tcx ingress of an uplink.
+#[classifier]
+fn lb_uplink_ingress(ctx: TcContext) -> i32 {
+    hook::tc::run(ctx.skb.skb, Role::Uplink, Hook::Ingress)
+}
+
+/// What goes there: tcx egress of an uplink.
+#[classifier]
+fn lb_uplink_egress(ctx: TcContext) -> i32 {
+    hook::tc::run(ctx.skb.skb, Role::Uplink, Hook::Egress)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

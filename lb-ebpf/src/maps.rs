@@ -4,15 +4,15 @@
 //! writes what, and for how long, is in `docs/maps.md`.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use lb_common::family::{V4, V6};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use lb_common::family::{MappedAddress, V4, V6};
 use lb_common::flows::layout::bucket_words;
 use lb_common::table::affinity::AffinityKey;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
 use lb_common::table::device::DeviceRecord;
-use lb_common::table::filter::FILTER_WORDS;
+use lb_common::table::filter::{FILTER_WORDS, NODE_PORT_WORDS};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::SERVICE_WORDS;
@@ -53,6 +53,13 @@ pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries
 pub(crate) static CONFIG: Array<u64> = Array::with_max_entries(CONFIG_WORDS, MMAPABLE);
 #[map]
 pub(crate) static DEVICES: HashMap<u32, DeviceRecord> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static NODE_PORTS: Array<u64> = Array::with_max_entries(NODE_PORT_WORDS, MMAPABLE);
+#[map]
+pub(crate) static NODE_ADDRESSES: HashMap<MappedAddress, u64> = HashMap::with_max_entries(64, 0);
+/// Keys are [`lb_common::table::source_range::SourceRangeKey`], as aya cuts them.
+#[map]
+pub(crate) static SOURCE_RANGES: LpmTrie<[u8; 20], u8> = LpmTrie::with_max_entries(64, 0);
 #[map]
 pub(crate) static SERVICE_STATS: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 #[map]

@@ -4,9 +4,10 @@ use core::marker::PhantomData;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::conntrack::State;
-use lb_common::family::Family;
-use lb_common::flow::{FlowEntry, FlowKey};
+use lb_common::family::{Family, MappedAddress};
+use lb_common::flow::{FlowEntry, FlowKey, FlowTuple};
 use lb_common::flows::layout::entry_words;
 use lb_common::flows::{
     Bucket, Buckets, Contest, FlowTable, Found, Insert as _, Placed, Placement, Probe, SLOTS, Spot,
@@ -20,11 +21,12 @@ use lb_common::table::config;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
-use crate::{atomic, flows, forward, maps, region};
+use crate::{atomic, device, flows, forward, maps, region, socket};
 
 /// The maps, as seen from the device that a program runs on.
 pub(crate) struct KernelTables {
@@ -76,8 +78,10 @@ impl Tables for KernelTables {
         let words: *const u64 = maps::SERVICES.get_ptr(index)?.cast();
         let word = match audience {
             Audience::Internal => words,
-            // SAFETY: the value is two words.
+            // SAFETY: the value is three words.
             Audience::External => unsafe { words.add(1) },
+            // SAFETY: likewise.
+            Audience::Inside => unsafe { words.add(2) },
         };
         // SAFETY: aligned and within the value, as above.
         Some(ServiceWord(unsafe { word.read_volatile() }))
@@ -103,6 +107,25 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn backend_filter(&self, word: u32) -> u64 {
         word_of(&maps::BACKEND_FILTER, word).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn node_ports(&self, word: u32) -> u64 {
+        word_of(&maps::NODE_PORTS, word).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn node_address(&self, address: &MappedAddress) -> Option<u64> {
+        let value = maps::NODE_ADDRESSES.get_ptr(address)?;
+        // SAFETY: the pointer is to an aligned word of the map; another key's value in it is
+        // noticed by its fingerprint.
+        Some(unsafe { value.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn has_source_range(&self, client: &SourceRangeKey) -> bool {
+        let key = Key::new(client.prefix(), client.data());
+        maps::SOURCE_RANGES.get(key).is_some()
     }
 
     #[inline(always)]
@@ -161,6 +184,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool {
         forward::bridge_hop::<F>(self.skb, client, backend).is_on_bridge
+    }
+
+    #[inline(always)]
+    fn source_address<F: Family>(&self) -> F::Address {
+        device::record(self.skb).source::<F>()
+    }
+
+    #[inline(always)]
+    fn has_socket<F: Family>(&self, tuple: &FlowTuple<F>) -> bool {
+        socket::is_there(self.skb, tuple)
     }
 
     #[inline(always)]

@@ -29,7 +29,11 @@ impl Place {
     }
 
     /// The address `part.0.number` of the network.
-    fn address(self, part: u8, number: u8) -> IpAddr {
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "what is put together here is always an address"
+    )]
+    pub fn address(self, part: u8, number: u8) -> IpAddr {
         let separator = if self.is_v6() { ':' } else { '.' };
         let text = format!("{}{part}{separator}0{separator}{number}", self.network);
         text.parse().expect("a well-formed address")

@@ -14,7 +14,8 @@ use lb_common::flows::{Buckets, Location, SLOTS, Slot};
 use lb_common::id::Seconds;
 use lb_common::packet::Frame;
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
-use lb_common::rewrite;
+use lb_common::rewrite::{self, RewriteError};
+use lb_common::table::device::Role;
 use lb_common::tables::{Tables as _, flow_table};
 use lb_common::verdict::Reason;
 
@@ -42,10 +43,20 @@ pub struct Ended {
     pub frame: Vec<u8>,
 }
 
-/// Runs one packet through the decision and does what it says.
+/// Runs one packet of a workload's through the decision and does what it says.
 pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> Ended {
+    run_at(tables, (Role::Workload, hook), frame, now)
+}
+
+/// Runs one packet that is seen at this side of such a device.
+pub fn run_at(
+    tables: &MemoryTables,
+    (role, hook): (Role, Hook),
+    frame: &[u8],
+    now: Seconds,
+) -> Ended {
     let mut frame = frame.to_vec();
-    let seen = Sighting { hook, now };
+    let seen = Sighting { role, hook, now };
     let (code, reason) = match parse_link(&Frame(&mut frame)) {
         Ok(link) if link.is_v6 => family::<V6>(tables, &seen, &mut frame, link.l3),
         Ok(link) => family::<V4>(tables, &seen, &mut frame, link.l3),
@@ -70,7 +81,7 @@ fn family<F: Family>(
     };
     let mut workspace = Workspace::<F>::default();
     let verdict = decide(&Frame(frame), &packet, seen, &tables, &mut workspace);
-    let is_changed = match verdict.action {
+    let changed = match verdict.action {
         Action::Pass => return (Code::Next, verdict.reason),
         Action::Drop => return (Code::Drop, verdict.reason),
         Action::Refuse => return refuse(frame, &packet, verdict),
@@ -82,13 +93,13 @@ fn family<F: Family>(
         }
         Action::Translate => workspace
             .rewrite()
-            .is_some_and(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite).is_ok()),
+            .ok_or(RewriteError::OutOfPacket)
+            .and_then(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite)),
         Action::TranslateError => translate_error(frame, &packet, &workspace),
     };
-    if is_changed {
-        (Code::Next, verdict.reason)
-    } else {
-        (Code::Drop, Reason::RewriteFailed)
+    match changed {
+        Ok(()) => (Code::Next, verdict.reason),
+        Err(error) => (Code::Drop, error.reason()),
     }
 }
 
@@ -108,10 +119,9 @@ fn translate_error<F: Family>(
     frame: &mut [u8],
     packet: &Packet<F>,
     workspace: &Workspace<F>,
-) -> bool {
-    workspace.error().is_some_and(|(quote, error)| {
-        rewrite::apply_error(&mut Frame(frame), packet, quote, error).is_ok()
-    })
+) -> Result<(), RewriteError> {
+    let (quote, error) = workspace.error().ok_or(RewriteError::OutOfPacket)?;
+    rewrite::apply_error(&mut Frame(frame), packet, quote, error)
 }
 
 /// Every published entry of both flow tables, one line each.

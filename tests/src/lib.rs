@@ -21,6 +21,7 @@ pub mod ns;
 pub mod objects;
 pub mod observer;
 pub mod oracle;
+pub mod outside;
 pub mod packets;
 pub mod privilege;
 pub mod probe;

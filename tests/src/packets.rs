@@ -68,7 +68,7 @@ pub fn udp(source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
     PacketBuilder::new(source.ip(), destination.ip(), 17, header, Some(6))
 }
 
-/// An SCTP packet with one INIT chunk. Its CRC-32C is not computed: 0.
+/// An SCTP packet with one INIT chunk, whose CRC-32C is computed bit by bit.
 pub fn sctp(source: SocketAddr, destination: SocketAddr) -> PacketBuilder {
     let mut header = ports(source, destination);
     header.extend([0; 8]);
@@ -283,6 +283,10 @@ impl PacketBuilder {
             let length = u16::try_from(bytes.len()).expect("a datagram has 64 KiB");
             bytes[4..6].copy_from_slice(&length.to_be_bytes());
         }
+        if self.protocol == 132 && !self.header.is_empty() {
+            let crc = crc32c(&bytes);
+            bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
         if let Some(offset) = self.checksum_offset {
             let mut checksum = checksum(&self.pseudo_header(bytes.len()).add_slice(&bytes));
             if self.protocol == 17 && checksum == 0 {
@@ -384,6 +388,14 @@ fn ports(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         destination.port().to_be_bytes(),
     ]
     .concat()
+}
+
+/// CRC-32C as RFC 9260 appendix A has it.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |state: u32, _| state >> 1 ^ if state & 1 == 1 { 0x82f6_3b78 } else { 0 };
+    !bytes.iter().fold(u32::MAX, |state, byte| {
+        (0..8).fold(state ^ u32::from(*byte), bit)
+    })
 }
 
 fn checksum(sum: &Sum16BitWords) -> u16 {

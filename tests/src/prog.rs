@@ -1,269 +1,26 @@
 //! The kernel's own programs, packet by packet, by `BPF_PROG_TEST_RUN`; and the host's decision on
 //! the same tables, which must agree in everything: verdict, bytes, flow tables, fragments, counters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
-use std::os::fd::AsFd as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use aya::maps::{HashMap as KernelHash, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
-use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfLoader};
 use lb_agent::clock::flow_seconds;
-use lb_agent::dataplane::bpf::Wire;
-use lb_agent::dataplane::load::{OBJECT_PATH_VARIABLE, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
-use lb_agent::dataplane::mmap::MappedWords;
 use lb_common::flow::Hook;
 use lb_common::packet::Frame;
 use lb_common::parse::{parse, parse_link};
-use lb_common::table::affinity::{AffinityKey, AffinityValue};
-use lb_common::table::counter::Counter;
-use lb_common::table::fragment::{FragmentKey, FragmentPorts};
-use lb_common::table::frontend::FrontendKey;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
-use zerocopy::IntoBytes as _;
 
+use self::kernel::Kernel;
 use crate::host::{self, Code, Ended};
 use crate::packets::diff;
-use crate::privilege::require_root;
-use crate::tables::{ARENA_WORDS, BACKENDS, FLOW_BUCKETS, MemoryTables, SERVICES, World};
+use crate::tables::{MemoryTables, World};
 
-/// Longest frame that comes out.
-const FRAME_ROOM: usize = 4096;
-/// Lines of a verifier's log that are shown.
-const LOG_LINES: usize = 60;
-
-/// The maps that are arrays of words, and words of an element.
-const WORD_MAPS: [(&str, usize); 10] = [
-    ("SERVICES", 2),
-    ("ARENA", 1),
-    ("BACKENDS", 4),
-    ("SERVICE_FILTER", 1),
-    ("BACKEND_FILTER", 1),
-    ("CONFIG", 1),
-    ("FLOWS_V4", 72),
-    ("FLOWS_V6", 104),
-    ("SERVICE_STATS", 1),
-    ("BACKEND_STATS", 1),
-];
-
-/// The loaded programs and their maps.
-struct Kernel {
-    ebpf: Ebpf,
-    words: BTreeMap<&'static str, MappedWords>,
-    frontends: KernelHash<MapData, Wire<FrontendKey>, u64>,
-    fragments: KernelHash<MapData, Wire<FragmentKey>, Wire<FragmentPorts>>,
-    affinity: KernelHash<MapData, Wire<AffinityKey>, u64>,
-    counters: PerCpuArray<MapData, Wire<Counter>>,
-}
+mod kernel;
 
 /// Loaded once per test binary: the verifier takes seconds.
 static KERNEL: OnceLock<Mutex<Kernel>> = OnceLock::new();
-
-impl Kernel {
-    fn load() -> Self {
-        require_root().expect("this test runs kernel programs");
-        let path = std::env::var_os(OBJECT_PATH_VARIABLE).expect("xtask names the object");
-        let object = std::fs::read(path).expect("the object can be read");
-        let mut loader = EbpfLoader::new();
-        for (map, entries) in [
-            ("FRONTENDS", 1024),
-            ("SERVICES", SERVICES),
-            ("ARENA", ARENA_WORDS),
-            ("BACKENDS", BACKENDS),
-            ("FLOWS_V4", FLOW_BUCKETS),
-            ("FLOWS_V6", FLOW_BUCKETS),
-        ] {
-            loader.map_max_entries(map, entries);
-        }
-        let mut ebpf = loader.load(&object).expect("the kernel makes the maps");
-        for name in [WORKLOAD_INGRESS, WORKLOAD_EGRESS] {
-            if let Err(log) = verify(program(&mut ebpf, name)) {
-                panic!("{name} is refused:\n{log}");
-            }
-        }
-        let words = WORD_MAPS.map(|(name, per_element)| {
-            let map = ebpf.take_map(name).expect("the object has the map");
-            let Map::Array(data) = map else {
-                panic!("{name} is no array");
-            };
-            let entries = data.info().expect("a map's own account").max_entries();
-            let length = usize::try_from(entries).expect("32 bits") * per_element;
-            let mapped = MappedWords::new(data.fd().as_fd(), length).expect("it can be mapped");
-            (name, mapped)
-        });
-        let mut hash = |name| ebpf.take_map(name).expect("the object has the map");
-        Self {
-            frontends: hash("FRONTENDS").try_into().expect("a hash"),
-            fragments: hash("FRAGMENTS").try_into().expect("a hash"),
-            affinity: hash("AFFINITY").try_into().expect("a hash"),
-            counters: hash("COUNTERS").try_into().expect("an array"),
-            words: words.into(),
-            ebpf,
-        }
-    }
-
-    fn words(&self, name: &str) -> &[AtomicU64] {
-        self.words[name].words()
-    }
-
-    fn fill(&self, name: &str, values: impl Iterator<Item = u64>) {
-        for (word, value) in self.words(name).iter().zip(values) {
-            word.store(value, Ordering::Relaxed);
-        }
-    }
-
-    /// Copies every table.
-    fn copy(&mut self, tables: &MemoryTables) {
-        self.fill("SERVICES", tables.services.iter().flatten().copied());
-        self.fill("ARENA", tables.arena.iter().copied());
-        let records = tables.backends.iter();
-        let bytes: Vec<u8> = records
-            .flat_map(|record| record.as_bytes().to_vec())
-            .collect();
-        let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().expect("eight bytes"));
-        self.fill("BACKENDS", bytes.chunks_exact(8).map(word));
-        self.fill("SERVICE_FILTER", tables.service_filter.iter().copied());
-        self.fill("BACKEND_FILTER", tables.backend_filter.iter().copied());
-        self.fill("CONFIG", tables.config.iter().copied());
-        let old: Vec<_> = self
-            .frontends
-            .keys()
-            .collect::<Result<_, _>>()
-            .expect("keys");
-        for key in old {
-            self.frontends.remove(&key).expect("the key is there");
-        }
-        for (key, value) in &tables.frontends {
-            let set = self.frontends.insert(Wire(*key), value, 0);
-            set.expect("there is room");
-        }
-    }
-
-    /// Makes what packets change equal to the host's, and the counts 0.
-    fn reset(&mut self, tables: &MemoryTables) {
-        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        self.fill("FLOWS_V4", tables.flows_v4.iter().map(load));
-        self.fill("FLOWS_V6", tables.flows_v6.iter().map(load));
-        self.fill("SERVICE_STATS", std::iter::repeat(0));
-        self.fill("BACKEND_STATS", std::iter::repeat(0));
-        for key in self.fragments().into_keys() {
-            self.fragments.remove(&Wire(key)).expect("the key is there");
-        }
-        for (key, ports) in tables.fragments.borrow().iter() {
-            let set = self.fragments.insert(Wire(*key), Wire(*ports), 0);
-            set.expect("there is room");
-        }
-        for key in self.affinity().into_keys() {
-            self.affinity.remove(&Wire(key)).expect("the key is there");
-        }
-        for (key, value) in tables.affinity.borrow().iter() {
-            let set = self.affinity.insert(Wire(*key), value.0, 0);
-            set.expect("there is room");
-        }
-        let cpus = nr_cpus().expect("processors are counted");
-        for &reason in self.counts().keys() {
-            let zeros = PerCpuValues::try_from(vec![Wire(Counter::default()); cpus]);
-            let zeros = zeros.expect("one for each processor");
-            self.counters
-                .set(reason.index(), zeros, 0)
-                .expect("an element");
-        }
-    }
-
-    fn fragments(&self) -> HashMap<FragmentKey, FragmentPorts> {
-        let pairs = self
-            .fragments
-            .iter()
-            .map(|pair| pair.map(|(key, value)| (key.0, value.0)));
-        pairs
-            .collect::<Result<_, MapError>>()
-            .expect("nobody else changes it")
-    }
-
-    fn affinity(&self) -> BTreeMap<AffinityKey, AffinityValue> {
-        let pairs = self
-            .affinity
-            .iter()
-            .map(|pair| pair.map(|(key, value)| (key.0, AffinityValue(value))));
-        pairs
-            .collect::<Result<_, MapError>>()
-            .expect("nobody else changes it")
-    }
-
-    /// Packets and bytes of every reason that was counted.
-    fn counts(&self) -> BTreeMap<Reason, (u64, u64)> {
-        let mut counts = BTreeMap::new();
-        for &reason in Reason::ALL {
-            let values = self.counters.get(&reason.index(), 0).expect("an element");
-            let sum = |(packets, bytes), value: &Wire<Counter>| {
-                (packets + value.0.packets, bytes + value.0.bytes)
-            };
-            let sum = values.iter().fold((0, 0), sum);
-            if sum != (0, 0) {
-                counts.insert(reason, sum);
-            }
-        }
-        counts
-    }
-
-    /// Indices that were counted once, of `SERVICE_STATS` or `BACKEND_STATS`.
-    fn opened(&self, name: &str) -> Vec<(u32, u64)> {
-        let words = (0_u32..).zip(self.words(name));
-        let counts = words.map(|(index, word)| (index, word.load(Ordering::Relaxed)));
-        counts.filter(|(_, count)| *count != 0).collect()
-    }
-
-    /// Runs one packet; `None` where test-run takes no frame of this length.
-    fn run(&mut self, hook: Hook, frame: &[u8]) -> Option<(Code, Vec<u8>)> {
-        let name = match hook {
-            Hook::Ingress => WORKLOAD_INGRESS,
-            Hook::Egress => WORKLOAD_EGRESS,
-        };
-        let mut out = vec![0; FRAME_ROOM];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::default()
-        };
-        let result = match program(&mut self.ebpf, name).test_run(options) {
-            Ok(result) => result,
-            Err(ProgramError::SyscallError(error))
-                if error.io_error.kind() == io::ErrorKind::InvalidInput =>
-            {
-                return None;
-            }
-            Err(error) => panic!("test run of {name}: {error}"),
-        };
-        out.truncate(usize::try_from(result.data_size_out).expect("32 bits"));
-        let code = match result.return_value.cast_signed() {
-            -1 => Code::Next,
-            2 => Code::Drop,
-            7 => Code::Redirect,
-            other => panic!("{name} returned {other}"),
-        };
-        Some((code, out))
-    }
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
-    let program = ebpf.program_mut(name).expect("the object has the program");
-    program.try_into().expect("it is a classifier")
-}
-
-/// Loads a program; the end of the verifier's log if it is refused.
-fn verify(program: &mut SchedClassifier) -> Result<(), String> {
-    program.load().map_err(|error| {
-        let ProgramError::LoadError { verifier_log, .. } = &error else {
-            return error.to_string();
-        };
-        let log = verifier_log.to_string();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
-    })
-}
 
 /// What one packet did, all of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -315,14 +72,24 @@ impl Bench {
         self.kernel.copy(&self.host);
     }
 
-    /// Sends a packet through both.
+    /// Sends a packet through both, seen at a workload's device.
     ///
     /// # Panics
     ///
     /// If they disagree in anything, or test-run takes no frame of this length.
     #[track_caller]
     pub fn send(&mut self, hook: Hook, frame: &[u8]) -> Outcome {
-        let outcome = self.send_if_taken(hook, frame);
+        self.send_at((Role::Workload, hook), frame)
+    }
+
+    /// Sends a packet through both, seen at this side of such a device.
+    ///
+    /// # Panics
+    ///
+    /// If they disagree in anything, or test-run takes no frame of this length.
+    #[track_caller]
+    pub fn send_at(&mut self, place: (Role, Hook), frame: &[u8]) -> Outcome {
+        let outcome = self.send_if_taken(place, frame);
         outcome
             .1
             .then_some(outcome.0)
@@ -336,12 +103,12 @@ impl Bench {
     ///
     /// If they disagree in anything.
     #[track_caller]
-    pub fn send_if_taken(&mut self, hook: Hook, frame: &[u8]) -> (Outcome, bool) {
+    pub fn send_if_taken(&mut self, place: (Role, Hook), frame: &[u8]) -> (Outcome, bool) {
         // Entries are stamped with the second, which must be one for both.
         let (now, ran) = loop {
             self.kernel.reset(&self.host);
             let now = flow_seconds();
-            let ran = self.kernel.run(hook, frame);
+            let ran = self.kernel.run(place, frame);
             if flow_seconds() == now {
                 break (now, ran);
             }
@@ -353,7 +120,7 @@ impl Bench {
         }
         let before = host::flows(&self.host);
         self.host.forget_notes();
-        let ended = host::run(&self.host, hook, frame, now);
+        let ended = host::run_at(&self.host, place, frame, now);
         if let Some((code, out)) = &ran {
             self.compare(&ended, *code, out, frame);
         }

@@ -32,6 +32,8 @@ pub const CAPACITY: Capacity = Capacity {
     services: 512,
     arena_words: 1 << 20,
     backends: 2048,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 /// Failures in a row that no chance explains.
 const MOST_FAILURES: u32 = 1000;

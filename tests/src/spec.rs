@@ -42,6 +42,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 64,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 /// Of 100 writes, how many fail where some do.
 const FAILING: u64 = 10;

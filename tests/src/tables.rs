@@ -5,26 +5,26 @@
 //! the same services is tested elsewhere.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 
 use lb_common::conntrack::State;
 use lb_common::family::{Family, MappedAddress, V4, V6};
-use lb_common::flow::Protocol;
+use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::id::{BackendId, ServiceId};
-use lb_common::maglev::{self, Cursor, Member};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::config::{self, CONFIG_WORDS, Cidr};
-use lb_common::table::filter::{FILTER_WORDS, FilterBit};
+use lb_common::table::device::DeviceRecord;
+use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
-use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
-use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::node_address::NodeAddress;
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
@@ -37,92 +37,15 @@ pub const BACKENDS: u32 = 1024;
 /// Elements of `FLOWS_V4` and `FLOWS_V6`: a world may use fewer of them.
 pub const FLOW_BUCKETS: u32 = 64;
 
+/// Interface index of the device that packets are seen at: test-run takes the loopback's.
+pub const DEVICE: u32 = 1;
+
 const SEED: u64 = 0x5eed_0f1e_57ee_7a9e;
 
-/// One port of a service.
-#[derive(Clone, Debug)]
-pub struct ServicePort {
-    address: SocketAddr,
-    protocol: Protocol,
-    when_empty: WhenEmpty,
-    affinity_seconds: u32,
-    backends: Vec<(SocketAddr, u16)>,
-}
+#[path = "tables/world.rs"]
+mod world;
 
-impl ServicePort {
-    /// A port without backends, whose clients are refused.
-    pub const fn new(address: SocketAddr, protocol: Protocol) -> Self {
-        Self {
-            address,
-            protocol,
-            when_empty: WhenEmpty::Refuse,
-            affinity_seconds: 0,
-            backends: Vec::new(),
-        }
-    }
-
-    /// Adds a backend with a weight.
-    #[must_use]
-    pub fn backend(mut self, address: SocketAddr, weight: u16) -> Self {
-        self.backends.push((address, weight));
-        self
-    }
-
-    /// Keeps a client at its backend for so long after its last connection.
-    #[must_use]
-    pub const fn affinity(mut self, seconds: u32) -> Self {
-        self.affinity_seconds = seconds;
-        self
-    }
-
-    /// Drops what comes while there is no backend.
-    #[must_use]
-    pub const fn drop_when_empty(mut self) -> Self {
-        self.when_empty = WhenEmpty::Drop;
-        self
-    }
-}
-
-/// What the tables are made from.
-#[derive(Clone, Debug)]
-pub struct World {
-    ports: Vec<ServicePort>,
-    cidrs: Vec<(IpAddr, u8)>,
-    buckets: u32,
-}
-
-impl Default for World {
-    fn default() -> Self {
-        Self {
-            ports: Vec::new(),
-            cidrs: Vec::new(),
-            buckets: FLOW_BUCKETS,
-        }
-    }
-}
-
-impl World {
-    /// Adds a port of a service.
-    #[must_use]
-    pub fn port(mut self, port: ServicePort) -> Self {
-        self.ports.push(port);
-        self
-    }
-
-    /// Adds a service CIDR.
-    #[must_use]
-    pub fn cidr(mut self, address: IpAddr, prefix: u8) -> Self {
-        self.cidrs.push((address, prefix));
-        self
-    }
-
-    /// Sets the number of flow buckets in use, a power of two up to [`FLOW_BUCKETS`].
-    #[must_use]
-    pub const fn buckets(mut self, buckets: u32) -> Self {
-        self.buckets = buckets;
-        self
-    }
-}
+pub use self::world::{ServicePort, World};
 
 /// The table form of an address.
 pub const fn mapped(address: IpAddr) -> MappedAddress {
@@ -138,7 +61,7 @@ pub struct MemoryTables {
     /// `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, u64>,
     /// `SERVICES`.
-    pub services: Vec<[u64; 2]>,
+    pub services: Vec<[u64; SERVICE_WORDS]>,
     /// `ARENA`.
     pub arena: Vec<u64>,
     /// `BACKENDS`.
@@ -147,6 +70,16 @@ pub struct MemoryTables {
     pub service_filter: Vec<u64>,
     /// `BACKEND_FILTER`.
     pub backend_filter: Vec<u64>,
+    /// `NODE_PORTS`.
+    pub node_ports: Vec<u64>,
+    /// `NODE_ADDRESSES`.
+    pub node_addresses: BTreeMap<MappedAddress, u64>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
+    /// The record in `DEVICES` of the device that packets are seen at.
+    pub device: DeviceRecord,
+    /// Ports at which [`Tables::has_socket`] finds one.
+    pub sockets: BTreeSet<u16>,
     /// `CONFIG`.
     pub config: Vec<u64>,
     /// `FLOWS_V4`.
@@ -163,8 +96,10 @@ pub struct MemoryTables {
     pub opened: RefCell<Vec<(ServiceId, BackendId)>>,
     /// What [`Tables::share_bridge`] answers.
     pub share_bridge: Cell<bool>,
-    /// What [`Tables::random`] answers next; then one more.
+    /// What [`Tables::random`] answers next; then that and [`Self::random_step`] more.
     pub random: Cell<u32>,
+    /// By how much the answers differ, modulo 2^32.
+    pub random_step: u32,
     ids: BTreeMap<(SocketAddr, u8), BackendId>,
 }
 
@@ -179,11 +114,16 @@ impl MemoryTables {
         let atomics = |words| (0..words).map(|_| AtomicU64::new(0)).collect();
         let mut tables = Self {
             frontends: BTreeMap::new(),
-            services: vec![[0; 2]; index(SERVICES)],
+            services: vec![[0; SERVICE_WORDS]; index(SERVICES)],
             arena: zeros(ARENA_WORDS),
             backends: vec![BackendRecord::default(); index(BACKENDS)],
             service_filter: zeros(FILTER_WORDS),
             backend_filter: zeros(FILTER_WORDS),
+            node_ports: zeros(NODE_PORT_WORDS),
+            node_addresses: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
+            device: device(&world.sources),
+            sockets: BTreeSet::new(),
             config: zeros(CONFIG_WORDS),
             flows_v4: atomics(index(FLOW_BUCKETS) * bucket_words::<V4>()),
             flows_v6: atomics(index(FLOW_BUCKETS) * bucket_words::<V6>()),
@@ -193,6 +133,7 @@ impl MemoryTables {
             opened: RefCell::default(),
             share_bridge: Cell::new(false),
             random: Cell::new(0),
+            random_step: 1,
             ids: BTreeMap::new(),
         };
         tables.configure(world);
@@ -218,8 +159,30 @@ impl MemoryTables {
             let seconds = u64::from(state.default_timeout().0);
             set(&mut self.config, config::TIMEOUTS + state.number(), seconds);
         }
+        for &(address, takes_node_ports) in &world.node_addresses {
+            if takes_node_ports {
+                let bit = match address {
+                    IpAddr::V4(address) => FilterBit::node::<V4>(address.octets()),
+                    IpAddr::V6(address) => FilterBit::node::<V6>(address.octets()),
+                };
+                self.service_filter[index(bit.word)] |= bit.mask;
+            }
+            let address = mapped(address);
+            let value = NodeAddress::new(address, takes_node_ports);
+            self.node_addresses.insert(address, value.0);
+        }
+        let service = [Cidr::<V4>::FIRST_WORD, Cidr::<V6>::FIRST_WORD];
+        self.add_cidrs(&world.cidrs, config::SERVICE_CIDR_COUNTS, service);
+        let cluster = [
+            Cidr::<V4>::FIRST_CLUSTER_WORD,
+            Cidr::<V6>::FIRST_CLUSTER_WORD,
+        ];
+        self.add_cidrs(&world.cluster_cidrs, config::CLUSTER_CIDR_COUNTS, cluster);
+    }
+
+    fn add_cidrs(&mut self, cidrs: &[(IpAddr, u8)], counts: u32, [first_v4, first_v6]: [u32; 2]) {
         let (mut v4, mut v6) = (0, 0);
-        for &(address, prefix) in &world.cidrs {
+        for &(address, prefix) in cidrs {
             match address {
                 IpAddr::V4(address) => {
                     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
@@ -227,7 +190,7 @@ impl MemoryTables {
                         address: address.octets(),
                         mask: mask.to_be_bytes(),
                     };
-                    self.add_cidr(&cidr, &mut v4);
+                    self.add_cidr(&cidr, first_v4, &mut v4);
                 }
                 IpAddr::V6(address) => {
                     let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
@@ -235,24 +198,52 @@ impl MemoryTables {
                         address: address.octets(),
                         mask: mask.to_be_bytes(),
                     };
-                    self.add_cidr(&cidr, &mut v6);
+                    self.add_cidr(&cidr, first_v6, &mut v6);
                 }
             }
         }
-        let counts = u64::from(v6) << 32 | u64::from(v4);
-        set(&mut self.config, config::SERVICE_CIDR_COUNTS, counts);
+        self.config[index(counts)] = u64::from(v6) << 32 | u64::from(v4);
     }
 
-    fn add_cidr<F: Family>(&mut self, cidr: &Cidr<F>, position: &mut u32) {
-        let first = index(Cidr::<F>::FIRST_WORD + *position * Cidr::<F>::WORDS);
+    fn add_cidr<F: Family>(&mut self, cidr: &Cidr<F>, start: u32, position: &mut u32) {
+        let first = index(start + *position * Cidr::<F>::WORDS);
         let words = &cidr.encode()[..index(Cidr::<F>::WORDS)];
         self.config[first..first + words.len()].copy_from_slice(words);
         *position += 1;
     }
 
-    /// Writes a port's backends, region, service word, filter bits and frontends; gives the first
-    /// word behind its region.
+    /// Writes a port's backends, regions, service words, filter bits and frontends; gives the first
+    /// word behind its regions.
     fn publish(&mut self, number: u32, port: &ServicePort, offset: u32) -> u32 {
+        let (has_ready, outside_offset) = self.publish_set(port, offset);
+        let mut end = outside_offset;
+        let mut words = [ServiceWord::new(offset, number).0; SERVICE_WORDS];
+        if let Some(outside) = port.outside() {
+            end = self.publish_set(&outside, outside_offset).1;
+            words[Audience::External.position()] = ServiceWord::new(outside_offset, number).0;
+        }
+        self.services[index(number)] = words;
+        let address = mapped(port.address.ip());
+        let key = FrontendKey::new(address, port.address.port(), port.protocol);
+        self.publish_frontend(number, port, (key, FrontendKind::ClusterIp));
+        for &other in &port.others {
+            self.publish_frontend(number, port, other);
+        }
+        for &(network, length) in port.ranges.iter().flatten() {
+            let is_v6 = network.is_ipv6();
+            let key = SourceRangeKey::network(number, mapped(network), length, is_v6);
+            self.source_ranges.insert(key);
+        }
+        let key = FrontendKey::service_address(address);
+        let was_ready = self.frontends.get(&key).copied().map(FrontendValue);
+        let has_ready = has_ready || was_ready.is_some_and(FrontendValue::has_ready);
+        let value = FrontendValue::new(&key, FrontendKind::ServiceAddress, 0, has_ready);
+        self.frontends.insert(key, value.0);
+        end
+    }
+
+    /// Writes a port's backends and their region; says whether there are any, and where it ends.
+    fn publish_set(&mut self, port: &ServicePort, offset: u32) -> (bool, u32) {
         let mut members: Vec<_> = port
             .backends
             .iter()
@@ -262,26 +253,34 @@ impl MemoryTables {
             })
             .collect();
         members.sort_unstable();
-        let words = region(port, &members);
+        let words = world::region(port, &members);
         let start = index(offset);
         self.arena[start..start + words.len()].copy_from_slice(&words);
-        let word = ServiceWord::new(offset, number);
-        self.services[index(number)] = [word.0; 2];
-        let address = mapped(port.address.ip());
-        let bit = match port.address.ip() {
+        let length = u32::try_from(words.len()).expect("the arena is small");
+        (!members.is_empty(), offset + length)
+    }
+
+    fn publish_frontend(
+        &mut self,
+        number: u32,
+        port: &ServicePort,
+        (key, kind): (FrontendKey, FrontendKind),
+    ) {
+        let mut value = FrontendValue::new(&key, kind, number, false);
+        if port.ranges.is_some() && kind == FrontendKind::LoadBalancer {
+            value = value.with_source_ranges();
+        }
+        self.frontends.insert(key, value.0);
+        if key.is_node_port() {
+            let bit = FilterBit::node_port(port.protocol, key.port());
+            self.node_ports[index(bit.word)] |= bit.mask;
+            return;
+        }
+        let bit = match IpAddr::from(key.address()).to_canonical() {
             IpAddr::V4(address) => FilterBit::service::<V4>(address.octets()),
             IpAddr::V6(address) => FilterBit::service::<V6>(address.octets()),
         };
         self.service_filter[index(bit.word)] |= bit.mask;
-        let key = FrontendKey::new(address, port.address.port(), port.protocol);
-        let value = FrontendValue::new(&key, FrontendKind::ClusterIp, number, false);
-        self.frontends.insert(key, value.0);
-        let key = FrontendKey::service_address(address);
-        let was_ready = self.frontends.get(&key).copied().map(FrontendValue);
-        let has_ready = !members.is_empty() || was_ready.is_some_and(FrontendValue::has_ready);
-        let value = FrontendValue::new(&key, FrontendKind::ServiceAddress, 0, has_ready);
-        self.frontends.insert(key, value.0);
-        offset + u32::try_from(words.len()).expect("the arena is small")
     }
 
     fn add_backend(&mut self, address: SocketAddr, protocol: Protocol) -> BackendId {
@@ -338,36 +337,16 @@ impl MemoryTables {
     }
 }
 
-fn region(port: &ServicePort, members: &[(BackendId, SocketAddr, u16)]) -> Vec<u64> {
-    let count = u16::try_from(members.len()).expect("few backends");
-    let header = RegionHeader {
-        count,
-        table_size: maglev::table_size(u32::from(count)),
-        affinity_seconds: port.affinity_seconds,
-        when_empty: port.when_empty,
-    };
-    let mut words = vec![0; index(header.words())];
-    words[..2].copy_from_slice(&header.encode());
-    for (position, (id, ..)) in (0_u16..).zip(members) {
-        let (word, is_upper) = RegionHeader::id_word(position);
-        words[index(word)] |= u64::from(id.raw()) << if is_upper { 32 } else { 0 };
-    }
-    debug_assert!(words.len() >= index(HEADER_WORDS));
-    if header.table_size > 0 {
-        let member = |&(_, address, weight): &(BackendId, SocketAddr, u16)| Member {
-            identity: maglev::identity(mapped(address.ip()), address.port(), port.protocol),
-            weight,
-        };
-        let members: Vec<Member> = members.iter().map(member).collect();
-        let mut slots = vec![0; index(header.table_size)];
-        let mut cursors = vec![Cursor::default(); members.len()];
-        maglev::fill(&members, &mut slots, &mut cursors).expect("a size of the list, weights");
-        for (slot, &position) in (0_u32..).zip(&slots) {
-            let (word, shift) = header.slot_word(slot);
-            words[index(word)] |= u64::from(position) << shift;
+/// The record of an uplink with these source addresses, at most one of each family.
+fn device(sources: &[IpAddr]) -> DeviceRecord {
+    let (mut v4, mut v6) = ([0; 4], [0; 16]);
+    for source in sources {
+        match source {
+            IpAddr::V4(address) => v4 = address.octets(),
+            IpAddr::V6(address) => v6 = address.octets(),
         }
     }
-    words
+    DeviceRecord::uplink(DEVICE, v4, v6)
 }
 
 fn index(number: u32) -> usize {
@@ -386,11 +365,8 @@ impl<'a> Tables for &'a MemoryTables {
     }
 
     fn service(&self, number: u32, audience: Audience) -> Option<ServiceWord> {
-        let [internal, external] = *self.services.get(index(number))?;
-        Some(ServiceWord(match audience {
-            Audience::Internal => internal,
-            Audience::External => external,
-        }))
+        let words = self.services.get(index(number))?;
+        Some(ServiceWord(words[audience.position()]))
     }
 
     fn arena(&self, word: u32) -> Option<u64> {
@@ -413,6 +389,23 @@ impl<'a> Tables for &'a MemoryTables {
             .get(index(word))
             .copied()
             .unwrap_or(u64::MAX)
+    }
+
+    fn node_ports(&self, word: u32) -> u64 {
+        self.node_ports
+            .get(index(word))
+            .copied()
+            .unwrap_or(u64::MAX)
+    }
+
+    fn node_address(&self, address: &MappedAddress) -> Option<u64> {
+        self.node_addresses.get(address).copied()
+    }
+
+    fn has_source_range(&self, client: &SourceRangeKey) -> bool {
+        self.source_ranges
+            .iter()
+            .any(|network| network.holds(client))
     }
 
     fn flows<F: Family>(&self) -> AtomicBuckets<'a> {
@@ -442,6 +435,14 @@ impl<'a> Tables for &'a MemoryTables {
         self.share_bridge.get()
     }
 
+    fn source_address<F: Family>(&self) -> F::Address {
+        self.device.source::<F>()
+    }
+
+    fn has_socket<F: Family>(&self, tuple: &FlowTuple<F>) -> bool {
+        tuple.protocol != Protocol::Sctp && self.sockets.contains(&tuple.destination_port)
+    }
+
     fn note(&self, reason: Reason) {
         self.notes.borrow_mut().push(reason);
     }
@@ -452,7 +453,7 @@ impl<'a> Tables for &'a MemoryTables {
 
     fn random(&self) -> u32 {
         let random = self.random.get();
-        self.random.set(random.wrapping_add(1));
+        self.random.set(random.wrapping_add(self.random_step));
         random
     }
 }

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use lb_agent::clock::flow_seconds;
 use lb_common::flow::{Hook, Protocol};
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 use lb_tests::given::{self, Flow, Place, answer, came, each, first, plain, states};
 use lb_tests::host::{self, Code};
@@ -164,7 +165,7 @@ fn a_transport_header_cut_anywhere_makes_no_flow() {
             let transport = &frame[start..start + length];
             let (client, service) = (flow.client.ip(), flow.service.ip());
             let short = packets::raw(client, service, protocol.number(), transport).build();
-            let (outcome, _) = bench.send_if_taken(Hook::Ingress, &short);
+            let (outcome, _) = bench.send_if_taken((Role::Workload, Hook::Ingress), &short);
             assert_eq!(outcome.flows, BTreeSet::new(), "{length} bytes");
         }
     });

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use lb_common::conntrack::State;
 use lb_common::flow::{Hook, Protocol};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 use lb_common::verdict::Reason;
 use lb_tests::given::{self, Flow, PLACES, Place, answer, came, changed, first, gone, plain};
 use lb_tests::packets::{self, ACK, FIN, SYN};
@@ -275,7 +275,7 @@ fn a_udp_flow_goes_to_another_backend_when_its_own_is_gone() {
         bench.change(|tables| {
             let smaller = ServiceWord(tables.services[2][0]).offset();
             let word = ServiceWord::new(smaller, ServiceWord(tables.services[1][0]).generation());
-            tables.services[1] = [word.0; 2];
+            tables.services[1] = [word.0; SERVICE_WORDS];
             tables.set_flags(both[0], Protocol::Udp, 0);
         });
         let moved = Flow {

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 
 use lb_common::conntrack::State;
 use lb_common::flow::{Hook, Protocol};
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 use lb_tests::given::{self, Flow, PLACES, answer, came, changed, each, first, plain, states};
 use lb_tests::host::{self, Code};
@@ -234,7 +235,8 @@ fn a_packet_cut_anywhere_is_decided_alike() {
         let frame = first(protocol, place.client(), place.dialled(10)).build();
         let mut taken = 0;
         for length in 0..frame.len() {
-            let (outcome, is_taken) = bench.send_if_taken(Hook::Ingress, &frame[..length]);
+            let (outcome, is_taken) =
+                bench.send_if_taken((Role::Workload, Hook::Ingress), &frame[..length]);
             taken += usize::from(is_taken);
             assert_eq!(outcome.flows, BTreeSet::new(), "{length} bytes");
             assert_same(&frame[..length], &outcome.ended.frame);

@@ -239,6 +239,7 @@ fn flows_are_walked_and_end(pins: &PinPaths) {
         translated: tuple([10, 244, 1, 9], [10, 244, 1, 5], 40_000, 8080),
         direction: Direction::Original,
         path: FlowPath::Routed,
+        is_from_outside: false,
         service: ServiceId::new(7, 1),
         backend: BackendId::new(9, 2),
     };

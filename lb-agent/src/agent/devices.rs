@@ -81,7 +81,7 @@ impl DeviceKeeper {
             {
                 wanted.insert(
                     index,
-                    (device.name.as_str(), DeviceRecord::workload(bridge)),
+                    (device.name.as_str(), DeviceRecord::workload(index, bridge)),
                 );
             }
         }

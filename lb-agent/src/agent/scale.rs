@@ -21,6 +21,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32_768,
     arena_words: 1 << 20,
     backends: 262_144,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 /// Endpoints of a Service in each family.
 const ENDPOINTS: u32 = 10;

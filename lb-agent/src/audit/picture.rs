@@ -9,7 +9,7 @@ use lb_common::maglev::{self, Cursor, Member};
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::WhenEmpty;
-use lb_common::table::service::Audience;
+use lb_common::table::service::{Audience, SERVICE_WORDS};
 
 use crate::plan::expand::PortKey;
 use crate::plan::planner::{AUDIENCES, BackendKey};
@@ -20,7 +20,7 @@ pub struct Picture {
     /// What clients dial, service addresses among it.
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// Who serves each service port, by [`Audience`].
-    pub ports: BTreeMap<Port, [Set; 2]>,
+    pub ports: BTreeMap<Port, [Set; SERVICE_WORDS]>,
     /// Backends that serve some service port.
     pub backends: BTreeMap<BackendKey, BackendFlags>,
     /// Words of `CONFIG` that are known to this side.
@@ -170,6 +170,6 @@ pub(super) fn address_of(mapped: MappedAddress) -> std::net::IpAddr {
 }
 
 /// Both audiences with the sets of a port.
-pub(super) fn by_audience(sets: &[Set; 2]) -> impl Iterator<Item = (Audience, &Set)> {
+pub(super) fn by_audience(sets: &[Set; SERVICE_WORDS]) -> impl Iterator<Item = (Audience, &Set)> {
     AUDIENCES.into_iter().zip(sets)
 }

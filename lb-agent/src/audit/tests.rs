@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 use proptest::prelude::*;
 
 use super::compare::{Sides, compare};
@@ -26,6 +26,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 128,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 /// A web Service of both families whose clients inside and outside have different backends.
@@ -182,7 +184,7 @@ fn damages() -> Vec<(Damage, Vec<Said<'static>>)> {
             |memory| {
                 let (_, offset) = web(memory);
                 let word = ServiceWord::new(u32::try_from(offset).unwrap(), 0);
-                memory.services.insert(31, [word; 2]);
+                memory.services.insert(31, [word; SERVICE_WORDS]);
             },
             vec![(
                 Table::Services,
@@ -199,7 +201,7 @@ fn damages() -> Vec<(Damage, Vec<Said<'static>>)> {
             },
             vec![(
                 Table::Arena,
-                "other clients: backend set",
+                "clients from outside: backend set",
                 WEB,
                 Some("3 endpoints"),
                 Some("no region"),

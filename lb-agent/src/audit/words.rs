@@ -5,7 +5,7 @@ use lb_common::table::backend::BackendFlags;
 use lb_common::table::config;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::WhenEmpty;
-use lb_common::table::service::Audience;
+use lb_common::table::service::{Audience, SERVICE_WORDS};
 
 use super::picture::{Frontend, Set, address_of, by_audience};
 use crate::plan::planner::BackendKey;
@@ -70,7 +70,7 @@ pub(super) fn frontend_text(frontend: &Frontend) -> String {
     text
 }
 
-pub(super) fn sets_text(sets: &[Set; 2]) -> String {
+pub(super) fn sets_text(sets: &[Set; SERVICE_WORDS]) -> String {
     let texts: Vec<_> = by_audience(sets)
         .map(|(audience, set)| format!("{}: {}", audience_text(audience), set_text(set)))
         .collect();
@@ -138,7 +138,8 @@ pub(super) fn flags_text(flags: BackendFlags) -> String {
 pub(super) const fn audience_text(audience: Audience) -> &'static str {
     match audience {
         Audience::Internal => "clients of the cluster address",
-        Audience::External => "other clients",
+        Audience::External => "clients from outside",
+        Audience::Inside => "clients of the cluster at other addresses",
     }
 }
 

@@ -18,7 +18,7 @@ use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 use serde::Serialize;
 
 use super::inputs::{Connections, DeviceInput, FlowInput, MapInput};
@@ -106,7 +106,7 @@ fn tables() -> Actual {
     }
     for (id, offset) in [(WEB, 8), (DNS, 64), (EMPTY, 96), (ServiceId::new(9, 0), 8)] {
         let word = ServiceWord::new(offset, id.generation());
-        tables.services.insert(id.index(), [word, word]);
+        tables.services.insert(id.index(), [word; SERVICE_WORDS]);
     }
     for (address, protocol, index) in [
         ("10.96.0.1:80", Protocol::Tcp, 1),

@@ -178,9 +178,12 @@ impl PinnedReader {
             Table::Devices => count(tables::devices(&self.paths, Access::Read)?.keys().count()),
             Table::Fragments => count(self.fragments()?.keys().count()),
             Table::Affinity => count(tables::affinity(&self.paths, Access::Read)?.keys().count()),
+            Table::NodeAddresses => count(actual.node_addresses.len()),
+            Table::SourceRanges => count(actual.source_ranges.len()),
             Table::FlowsV4 | Table::FlowsV6 => Some(flows::used_slots(&self.paths, table)?),
             Table::ServiceFilter
             | Table::BackendFilter
+            | Table::NodePorts
             | Table::Counters
             | Table::Config
             | Table::ServiceStats
@@ -325,7 +328,8 @@ fn memory_bytes(descriptor: i32) -> u64 {
 
 const fn kind_text(table: Table) -> &'static str {
     match table {
-        Table::Frontends | Table::Devices => "hash",
+        Table::Frontends | Table::Devices | Table::NodeAddresses => "hash",
+        Table::SourceRanges => "lpm_trie",
         Table::Fragments | Table::Affinity => "lru_hash",
         Table::Counters => "percpu_array",
         _ => "array",

@@ -95,6 +95,8 @@ pub struct Sizes {
     pub fragments: Option<u32>,
     pub affinity: Option<u32>,
     pub devices: Option<u32>,
+    pub node_addresses: Option<u32>,
+    pub source_ranges: Option<u32>,
     pub stats_shards: Option<u32>,
 }
 
@@ -111,6 +113,8 @@ impl Sizes {
             (self.fragments, &mut to.fragments),
             (self.affinity, &mut to.affinity),
             (self.devices, &mut to.devices),
+            (self.node_addresses, &mut to.node_addresses),
+            (self.source_ranges, &mut to.source_ranges),
             (self.stats_shards, &mut to.stats_shards),
         ] {
             if let Some(value) = value {
@@ -132,6 +136,8 @@ impl From<settings::Sizes> for Sizes {
             fragments: Some(sizes.fragments),
             affinity: Some(sizes.affinity),
             devices: Some(sizes.devices),
+            node_addresses: Some(sizes.node_addresses),
+            source_ranges: Some(sizes.source_ranges),
             stats_shards: Some(sizes.stats_shards),
         }
     }

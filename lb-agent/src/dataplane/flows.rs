@@ -238,6 +238,7 @@ mod tests {
             },
             direction: Direction::Original,
             path: Path::Routed,
+            is_from_outside: false,
             service: ServiceId::new(service, 0),
             backend: BackendId::new(backend.into(), 0),
         }

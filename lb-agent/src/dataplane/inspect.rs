@@ -3,7 +3,7 @@
 
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 
 use super::DataplaneError;
 
@@ -21,7 +21,7 @@ pub trait Inspect {
     ) -> Result<Vec<FrontendKey>, DataplaneError>;
 
     /// The words of an element of `SERVICES`, by `Audience`.
-    fn service(&self, index: u32) -> [ServiceWord; 2];
+    fn service(&self, index: u32) -> [ServiceWord; SERVICE_WORDS];
 
     /// An element of `BACKENDS`.
     fn backend(&self, index: u32) -> BackendRecord;

@@ -5,16 +5,18 @@
 use std::fmt;
 
 use aya::maps::{MapInfo, MapType};
+use lb_common::family::MappedAddress;
 use lb_common::flows::SLOTS;
 use lb_common::table::affinity::AffinityKey;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
 use lb_common::table::device::DeviceRecord;
-use lb_common::table::filter::FILTER_WORDS;
+use lb_common::table::filter::{FILTER_WORDS, NODE_PORT_WORDS};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::SERVICE_WORDS;
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::verdict::COUNTER_SLOTS;
 
 /// The kernel tables, by the names of their maps and pins.
@@ -50,6 +52,12 @@ pub enum Table {
     ServiceStats,
     /// Connections opened by backend.
     BackendStats,
+    /// Bits of node ports.
+    NodePorts,
+    /// This node's addresses → whether they take node ports.
+    NodeAddresses,
+    /// Service and network → its clients may dial.
+    SourceRanges,
 }
 
 /// Words of an entry of each flow table: key, translation and ids; see `lb_common::flows`.
@@ -58,7 +66,7 @@ const FLOW_ENTRY_WORDS_V6: usize = 12;
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Frontends,
         Self::Services,
         Self::Arena,
@@ -74,6 +82,9 @@ impl Table {
         Self::Devices,
         Self::ServiceStats,
         Self::BackendStats,
+        Self::NodePorts,
+        Self::NodeAddresses,
+        Self::SourceRanges,
     ];
 
     /// Name of the map and of its pin.
@@ -94,6 +105,9 @@ impl Table {
             Self::Devices => "DEVICES",
             Self::ServiceStats => "SERVICE_STATS",
             Self::BackendStats => "BACKEND_STATS",
+            Self::NodePorts => "NODE_PORTS",
+            Self::NodeAddresses => "NODE_ADDRESSES",
+            Self::SourceRanges => "SOURCE_RANGES",
         }
     }
 
@@ -103,6 +117,8 @@ impl Table {
             Self::Frontends => size_of::<FrontendKey>(),
             Self::Fragments => size_of::<FragmentKey>(),
             Self::Affinity => size_of::<AffinityKey>(),
+            Self::NodeAddresses => size_of::<MappedAddress>(),
+            Self::SourceRanges => size_of::<SourceRangeKey>(),
             _ => size_of::<u32>(),
         }
     }
@@ -118,7 +134,10 @@ impl Table {
             | Self::BackendFilter
             | Self::Config
             | Self::ServiceStats
-            | Self::BackendStats => WORD,
+            | Self::BackendStats
+            | Self::NodePorts
+            | Self::NodeAddresses => WORD,
+            Self::SourceRanges => 1,
             Self::Services => SERVICE_WORDS * WORD,
             Self::Backends => size_of::<BackendRecord>(),
             Self::FlowsV4 => SLOTS * (1 + FLOW_ENTRY_WORDS_V4) * WORD,
@@ -132,7 +151,8 @@ impl Table {
     /// What kind of map it is.
     pub const fn kind(self) -> MapType {
         match self {
-            Self::Frontends | Self::Devices => MapType::Hash,
+            Self::Frontends | Self::Devices | Self::NodeAddresses => MapType::Hash,
+            Self::SourceRanges => MapType::LpmTrie,
             Self::Fragments | Self::Affinity => MapType::LruHash,
             Self::Counters => MapType::PerCpuArray,
             _ => MapType::Array,
@@ -143,6 +163,7 @@ impl Table {
     pub const fn fixed_entries(self) -> Option<u32> {
         match self {
             Self::ServiceFilter | Self::BackendFilter => Some(FILTER_WORDS),
+            Self::NodePorts => Some(NODE_PORT_WORDS),
             Self::Counters => Some(COUNTER_SLOTS),
             Self::Config => Some(CONFIG_WORDS),
             _ => None,

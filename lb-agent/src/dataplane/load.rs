@@ -23,6 +23,17 @@ pub const DEBUG_OBJECT_PATH_VARIABLE: &str = "STEERAGE_BPF_OBJECT_DEBUG_PATH";
 pub const WORKLOAD_INGRESS: &str = "lb_workload_ingress";
 /// The program at the side of a workload's device where packets go to the pod.
 pub const WORKLOAD_EGRESS: &str = "lb_workload_egress";
+/// The program at the side of an uplink where packets come in.
+pub const UPLINK_INGRESS: &str = "lb_uplink_ingress";
+/// The program at the side of an uplink where packets leave.
+pub const UPLINK_EGRESS: &str = "lb_uplink_egress";
+/// All of them.
+pub const PROGRAMS: [&str; 4] = [
+    WORKLOAD_INGRESS,
+    WORKLOAD_EGRESS,
+    UPLINK_INGRESS,
+    UPLINK_EGRESS,
+];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerage-bpf.o"));
 static DEBUG_OBJECT: &[u8] =
@@ -199,7 +210,7 @@ impl Loaded {
         let mut ebpf = loader
             .load(&object)
             .map_err(|source| LoadError::Create { source })?;
-        for program in [WORKLOAD_INGRESS, WORKLOAD_EGRESS] {
+        for program in PROGRAMS {
             verify(classifier(&mut ebpf, program)?, program)?;
         }
         Ok(Self {

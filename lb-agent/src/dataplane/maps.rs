@@ -4,12 +4,14 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{MapData, MapError};
+use lb_common::family::MappedAddress;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::service::Audience;
+use lb_common::table::node_address::NodeAddress;
+use lb_common::table::source_range::SourceRangeKey;
 use zerocopy::IntoBytes as _;
 
 use super::affinity;
@@ -20,7 +22,9 @@ use super::layout::Table;
 use super::mmap::Access;
 use super::readback::TableReader;
 use super::syscall::GracePeriod;
-use super::tables::{self, AffinityMap, DeviceMap, FrontendMap, OpenError, WordTable};
+use super::tables::{
+    self, AffinityMap, DeviceMap, FrontendMap, NodeAddressMap, OpenError, SourceRangeMap, WordTable,
+};
 use super::{
     Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
 };
@@ -48,6 +52,9 @@ pub struct BpfDataplane {
     config: WordTable,
     service_filter: WordTable,
     backend_filter: WordTable,
+    node_ports: WordTable,
+    node_addresses: NodeAddressMap,
+    source_ranges: SourceRangeMap,
     flows: FlowTables,
     affinity: AffinityMap,
     affinity_entries: u32,
@@ -76,6 +83,8 @@ impl BpfDataplane {
         let words = |table| WordTable::open(paths, table);
         let (frontend_keys, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
         let (_, affinity) = tables::open(paths, Table::Affinity, Access::Read)?;
+        let (_, node_addresses) = tables::open(paths, Table::NodeAddresses, Access::Read)?;
+        let (_, source_ranges) = tables::open(paths, Table::SourceRanges, Access::Read)?;
         let services = words(Table::Services)?;
         let arena = words(Table::Arena)?;
         let backends = words(Table::Backends)?;
@@ -86,6 +95,8 @@ impl BpfDataplane {
                 services: services.entries(),
                 arena_words: arena.entries(),
                 backends: backends.entries(),
+                node_addresses: node_addresses.max_entries,
+                source_ranges: source_ranges.max_entries,
             },
             frontends: tables::frontends(paths, Access::ReadWrite)?,
             frontend_keys,
@@ -96,6 +107,9 @@ impl BpfDataplane {
             config: words(Table::Config)?,
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
+            node_ports: words(Table::NodePorts)?,
+            node_addresses: tables::node_addresses(paths, Access::ReadWrite)?,
+            source_ranges: tables::source_ranges(paths, Access::ReadWrite)?,
             flows: FlowTables::open(paths)?,
             affinity: tables::affinity(paths, Access::ReadWrite)?,
             affinity_entries: affinity.max_entries,
@@ -128,15 +142,8 @@ impl BpfDataplane {
 
     /// Forgets a device; one that is not there is fine.
     pub fn remove_device(&mut self, interface: u32) -> Result<(), DataplaneError> {
-        match self.devices.remove(&interface) {
-            Err(error) if !is_missing(&error) => Err(refused(
-                "removing a device",
-                Table::Devices,
-                u32::MAX,
-                error,
-            )),
-            _ => Ok(()),
-        }
+        let removed = self.devices.remove(&interface);
+        gone(removed, "removing a device", Table::Devices)
     }
 
     fn write_region(&self, offset: u32, words: &[u64]) -> Result<(), DataplaneError> {
@@ -188,15 +195,44 @@ impl BpfDataplane {
     }
 
     fn remove_frontend(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {
-        match self.frontends.remove(&Wire(key)) {
-            Err(error) if !is_missing(&error) => Err(refused(
-                "removing a frontend",
-                Table::Frontends,
-                self.capacity.frontends,
-                error,
-            )),
-            _ => Ok(()),
+        let removed = self.frontends.remove(&Wire(key));
+        gone(removed, "removing a frontend", Table::Frontends)
+    }
+
+    fn set_node_address(
+        &mut self,
+        address: &MappedAddress,
+        value: NodeAddress,
+    ) -> Result<(), DataplaneError> {
+        // The bit first: programs that see the address must not pass its packets by.
+        if value.takes_node_ports() {
+            mark(&self.service_filter, crate::plan::node_bit(*address))?;
         }
+        let capacity = self.capacity.node_addresses;
+        self.node_addresses
+            .insert(address, value.0, 0)
+            .map_err(|error| {
+                refused(
+                    "writing a node address",
+                    Table::NodeAddresses,
+                    capacity,
+                    error,
+                )
+            })
+    }
+
+    fn add_source_range(&mut self, key: &SourceRangeKey) -> Result<(), DataplaneError> {
+        let capacity = self.capacity.source_ranges;
+        self.source_ranges
+            .insert(&tables::source_range_key(key), 1, 0)
+            .map_err(|error| {
+                refused(
+                    "writing a source range",
+                    Table::SourceRanges,
+                    capacity,
+                    error,
+                )
+            })
     }
 }
 
@@ -216,16 +252,25 @@ impl Dataplane for BpfDataplane {
                 word,
             } => {
                 let target = element(&self.services, *index)?;
-                let position = match audience {
-                    Audience::Internal => 0,
-                    Audience::External => 1,
-                };
                 // Release: the region's words are in place before a reader can find them.
-                target[position].store(word.0, Ordering::Release);
+                target[audience.position()].store(word.0, Ordering::Release);
                 Ok(())
             }
             Write::MarkService(bit) => mark(&self.service_filter, *bit),
             Write::MarkBackend(bit) => mark(&self.backend_filter, *bit),
+            Write::MarkNodePort(bit) => mark(&self.node_ports, *bit),
+            Write::SetNodeAddress { address, value } => self.set_node_address(address, *value),
+            Write::RemoveNodeAddress { address } => gone(
+                self.node_addresses.remove(address),
+                "removing a node address",
+                Table::NodeAddresses,
+            ),
+            Write::AddSourceRange { key } => self.add_source_range(key),
+            Write::RemoveSourceRange { key } => gone(
+                self.source_ranges.remove(&tables::source_range_key(key)),
+                "removing a source range",
+                Table::SourceRanges,
+            ),
             Write::SetFrontend { key, value } => self.set_frontend(*key, *value),
             Write::RemoveFrontend { key } => self.remove_frontend(*key),
             Write::SetConfig { word, value } => {
@@ -299,6 +344,18 @@ fn backend_words(record: &BackendRecord) -> [u64; BACKEND_WORDS] {
         *word = u64::from_ne_bytes(buffer);
     }
     words
+}
+
+/// What became of a removal; that nothing was there is fine.
+fn gone(
+    removed: Result<(), MapError>,
+    operation: &'static str,
+    table: Table,
+) -> Result<(), DataplaneError> {
+    match removed {
+        Err(error) if !is_missing(&error) => Err(refused(operation, table, u32::MAX, error)),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn is_missing(error: &MapError) -> bool {

@@ -1,17 +1,20 @@
 //! The tables in memory: what tests plan against, with sizes that fill up, a wrapper that fails at
 //! random, and a check that the tables are sound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::family::MappedAddress;
 use lb_common::hash;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
-use lb_common::table::filter::{FILTER_WORDS, FilterBit};
+use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
+use lb_common::table::node_address::NodeAddress;
 use lb_common::table::region::{HEADER_WORDS, RegionHeader};
-use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 
 use super::{
     Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
@@ -26,7 +29,7 @@ pub struct Memory {
     /// `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, FrontendValue>,
     /// The elements of `SERVICES` that are not 0.
-    pub services: BTreeMap<u32, [ServiceWord; 2]>,
+    pub services: BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>,
     /// `ARENA`, as far as it was ever written.
     pub arena: Vec<u64>,
     /// The elements of `BACKENDS` in use.
@@ -35,6 +38,12 @@ pub struct Memory {
     pub service_filter: Vec<u64>,
     /// `BACKEND_FILTER`.
     pub backend_filter: Vec<u64>,
+    /// `NODE_PORTS`.
+    pub node_ports: Vec<u64>,
+    /// `NODE_ADDRESSES`.
+    pub node_addresses: BTreeMap<MappedAddress, NodeAddress>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
     /// `CONFIG`.
     pub config: Vec<u64>,
     /// `AFFINITY`: set by the test.
@@ -77,6 +86,9 @@ impl Memory {
             backends: BTreeMap::new(),
             service_filter: vec![0; FILTER_WORDS as usize],
             backend_filter: vec![0; FILTER_WORDS as usize],
+            node_ports: vec![0; NODE_PORT_WORDS as usize],
+            node_addresses: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
             config: vec![0; CONFIG_WORDS as usize],
             affinity: BTreeMap::new(),
             in_use: InUse::default(),
@@ -180,11 +192,8 @@ impl Memory {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         self.readable.push((word.offset(), word.offset() + length));
         let words = self.services.entry(index).or_default();
-        match audience {
-            Audience::Internal => words[0] = word,
-            Audience::External => words[1] = word,
-        }
-        if *words == [ServiceWord::default(); 2] {
+        words[audience.position()] = word;
+        if *words == [ServiceWord::default(); SERVICE_WORDS] {
             self.services.remove(&index);
         }
         Ok(())
@@ -229,6 +238,33 @@ impl Dataplane for Memory {
             } => self.set_service(*index, *audience, *word)?,
             Write::MarkService(bit) => self.service_filter[bit.word as usize] |= bit.mask,
             Write::MarkBackend(bit) => self.backend_filter[bit.word as usize] |= bit.mask,
+            Write::MarkNodePort(bit) => self.node_ports[bit.word as usize] |= bit.mask,
+            Write::SetNodeAddress { address, value } => {
+                let is_new = !self.node_addresses.contains_key(address);
+                let (table, capacity) = ("NODE_ADDRESSES", self.capacity.node_addresses);
+                if is_new && self.node_addresses.len() >= capacity as usize {
+                    return Err(DataplaneError::Full { table, capacity });
+                }
+                if value.takes_node_ports() {
+                    let bit = crate::plan::node_bit(*address);
+                    self.service_filter[bit.word as usize] |= bit.mask;
+                }
+                self.node_addresses.insert(*address, *value);
+            }
+            Write::RemoveNodeAddress { address } => {
+                self.node_addresses.remove(address);
+            }
+            Write::AddSourceRange { key } => {
+                let is_new = !self.source_ranges.contains(key);
+                let (table, capacity) = ("SOURCE_RANGES", self.capacity.source_ranges);
+                if is_new && self.source_ranges.len() >= capacity as usize {
+                    return Err(DataplaneError::Full { table, capacity });
+                }
+                self.source_ranges.insert(*key);
+            }
+            Write::RemoveSourceRange { key } => {
+                self.source_ranges.remove(key);
+            }
             Write::SetFrontend { key, value } => {
                 let is_new = !self.frontends.contains_key(key);
                 if is_new && self.frontends.len() >= self.capacity.frontends as usize {
@@ -273,6 +309,8 @@ impl Dataplane for Memory {
                 .collect(),
             backends: self.backends.clone(),
             config: self.config.clone(),
+            node_addresses: self.node_addresses.clone(),
+            source_ranges: self.source_ranges.clone(),
         })
     }
 

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::FrontendValue;
+use lb_common::table::node_address::NodeAddress;
 use lb_common::table::region::{HEADER_WORDS, RegionHeader};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use zerocopy::FromBytes as _;
 
 use super::bpffs::PinPaths;
 use super::layout::Table;
 use super::maps::{BACKEND_STATE_WORD, refused};
 use super::mmap::Access;
-use super::tables::{self, FrontendMap, OpenError, WordReader};
+use super::tables::{self, FrontendMap, NodeAddressMap, OpenError, SourceRangeMap, WordReader};
 use super::{Actual, DataplaneError};
 
 /// The pinned tables of one datapath, open for reading.
@@ -24,6 +26,8 @@ pub struct TableReader {
     arena: WordReader,
     backends: WordReader,
     config: WordReader,
+    node_addresses: NodeAddressMap,
+    source_ranges: SourceRangeMap,
 }
 
 impl TableReader {
@@ -36,6 +40,8 @@ impl TableReader {
             arena: words(Table::Arena)?,
             backends: words(Table::Backends)?,
             config: words(Table::Config)?,
+            node_addresses: tables::node_addresses(paths, Access::Read)?,
+            source_ranges: tables::source_ranges(paths, Access::Read)?,
         })
     }
 
@@ -51,7 +57,7 @@ impl TableReader {
             actual.frontends.insert(key.0, FrontendValue(value));
         }
         for index in 1..self.services.entries() {
-            let words = [0, 1].map(|audience| self.services.element(index, audience));
+            let words = Audience::ALL.map(|it| self.services.element(index, it.position()));
             let words = words.map(|word| ServiceWord(word.unwrap_or_default()));
             if words.iter().all(|word| word.offset() == 0) {
                 continue;
@@ -64,6 +70,19 @@ impl TableReader {
             }
         }
         actual.backends = self.backends();
+        for entry in &self.node_addresses {
+            let (address, value) = entry.map_err(|error| {
+                refused("reading a node address", Table::NodeAddresses, 0, error)
+            })?;
+            actual.node_addresses.insert(address, NodeAddress(value));
+        }
+        for key in self.source_ranges.keys() {
+            let key = key.map_err(|error| {
+                refused("reading a source range", Table::SourceRanges, 0, error)
+            })?;
+            let key = SourceRangeKey::from_parts(key.prefix_len(), key.data());
+            actual.source_ranges.insert(key);
+        }
         Ok(actual)
     }
 

@@ -66,11 +66,8 @@ impl Region {
 /// service.
 #[must_use]
 pub fn region_of(tables: &Actual, index: u32, audience: Audience) -> Option<Region> {
-    let [internal, external] = *tables.services.get(&index)?;
-    let word: ServiceWord = match audience {
-        Audience::Internal => internal,
-        Audience::External => external,
-    };
+    let words = tables.services.get(&index)?;
+    let word: &ServiceWord = words.get(audience.position())?;
     Region::decode(tables.regions.get(&word.offset())?)
 }
 

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::sys::SyscallError;
+use lb_common::family::MappedAddress;
 use lb_common::table::affinity::AffinityKey;
 use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::FrontendKey;
+use lb_common::table::source_range::SourceRangeKey;
 
 use super::bpf::Wire;
 use super::bpffs::PinPaths;
@@ -24,6 +27,15 @@ pub type FrontendMap = HashMap<MapData, Wire<FrontendKey>, u64>;
 pub type DeviceMap = HashMap<MapData, u32, Wire<DeviceRecord>>;
 /// `AFFINITY` as aya sees it.
 pub type AffinityMap = HashMap<MapData, Wire<AffinityKey>, u64>;
+/// `NODE_ADDRESSES` as aya sees it.
+pub type NodeAddressMap = HashMap<MapData, MappedAddress, u64>;
+/// `SOURCE_RANGES` as aya sees it.
+pub type SourceRangeMap = LpmTrie<MapData, [u8; 20], u8>;
+
+/// A key of `SOURCE_RANGES` as aya wants it.
+pub const fn source_range_key(key: &SourceRangeKey) -> Key<[u8; 20]> {
+    Key::new(key.prefix(), key.data())
+}
 
 /// Why a pinned table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -248,6 +260,26 @@ pub fn affinity(paths: &PinPaths, access: Access) -> Result<AffinityMap, OpenErr
     HashMap::try_from(Map::LruHashMap(data)).map_err(|source| OpenError::Open {
         table: Table::Affinity,
         path: paths.map(Table::Affinity),
+        source,
+    })
+}
+
+/// Opens `NODE_ADDRESSES`.
+pub fn node_addresses(paths: &PinPaths, access: Access) -> Result<NodeAddressMap, OpenError> {
+    let (data, _) = open(paths, Table::NodeAddresses, access)?;
+    HashMap::try_from(Map::HashMap(data)).map_err(|source| OpenError::Open {
+        table: Table::NodeAddresses,
+        path: paths.map(Table::NodeAddresses),
+        source,
+    })
+}
+
+/// Opens `SOURCE_RANGES`.
+pub fn source_ranges(paths: &PinPaths, access: Access) -> Result<SourceRangeMap, OpenError> {
+    let (data, _) = open(paths, Table::SourceRanges, access)?;
+    LpmTrie::try_from(Map::LpmTrie(data)).map_err(|source| OpenError::Open {
+        table: Table::SourceRanges,
+        path: paths.map(Table::SourceRanges),
         source,
     })
 }

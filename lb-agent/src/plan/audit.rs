@@ -15,7 +15,7 @@ use lb_common::id::ServiceId;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::filter::{FILTER_WORDS, FilterBit};
 use lb_common::table::frontend::FrontendKey;
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 
 use super::expand::PortKey;
 use super::ids::Holder;
@@ -264,7 +264,7 @@ impl Planner {
         writes
     }
 
-    fn audit_service(&self, index: u32, found: [ServiceWord; 2]) -> Vec<Drift> {
+    fn audit_service(&self, index: u32, found: [ServiceWord; SERVICE_WORDS]) -> Vec<Drift> {
         let (expected, whose) = match self.services.holder(index) {
             Holder::Live(id, key) => (self.words_of(id, key), key.to_string()),
             // Offset 0 is what counts: no frontend leads here.
@@ -298,11 +298,14 @@ impl Planner {
             .collect()
     }
 
-    fn words_of(&self, id: ServiceId, key: &PortKey) -> [ServiceWord; 2] {
+    fn words_of(&self, id: ServiceId, key: &PortKey) -> [ServiceWord; SERVICE_WORDS] {
         let planned = self.planned.get(&key.name.service);
         let ports = planned.map_or(&[][..], |planned| &planned.ports);
         let port = ports.iter().find(|port| port.id == id);
-        port.map_or([ServiceWord::new(0, id.generation()); 2], |port| port.words)
+        port.map_or(
+            [ServiceWord::new(0, id.generation()); SERVICE_WORDS],
+            |port| port.words,
+        )
     }
 
     fn audit_frontends(

@@ -1,8 +1,7 @@
 //! Whose traffic policy applies to whom.
 //!
-//! `SERVICES` has a word for each [`Audience`]; the rules know three kinds of clients. Where both
-//! policies are `Local` no two of them have the same backends, so a frontend whose clients need
-//! the third kind is not published: see [`Withheld`](super::names::Withheld).
+//! `SERVICES` has a word for each [`Audience`], which are the rules' three kinds of clients. Where
+//! both policies are `Local` no two of them have the same backends.
 
 use lb_common::table::service::Audience;
 
@@ -29,6 +28,7 @@ impl From<Audience> for Clients {
         match audience {
             Audience::Internal => Self::OfClusterAddress,
             Audience::External => Self::Outside,
+            Audience::Inside => Self::Inside,
         }
     }
 }

@@ -11,7 +11,7 @@ use lb_common::id::{BackendId, ServiceId};
 use lb_common::maglev;
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::region::MAX_BACKENDS;
-use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
 
 use super::endpoints::{Candidate, mapped};
 use super::expand::{DesiredPort, PortKey, Rank};
@@ -127,7 +127,10 @@ impl Planner {
         let old = old.iter().find(|old| *old.key == port.key);
         let (key, mut words) = match old {
             Some(old) => (Arc::clone(&old.key), old.words),
-            None => (Arc::new(port.key.clone()), [ServiceWord::default(); 2]),
+            None => (
+                Arc::new(port.key.clone()),
+                [ServiceWord::default(); SERVICE_WORDS],
+            ),
         };
         if old.is_none() {
             words = self.adopt(&key, port).unwrap_or(words);
@@ -160,7 +163,7 @@ impl Planner {
             sets.push(Arc::clone(&placed.key));
             acquired.regions.push(placed);
         }
-        let sets = <[_; 2]>::try_from(sets).expect("one set for each audience");
+        let sets = <[_; SERVICE_WORDS]>::try_from(sets).expect("one set for each audience");
         acquired.ports.push(PlannedPort {
             key,
             id,
@@ -189,7 +192,11 @@ impl Planner {
 
     /// Takes over the id of an earlier agent's service that has one of the port's frontends. The
     /// words stay in `restored` until the plan is made.
-    fn adopt(&mut self, key: &Arc<PortKey>, port: &DesiredPort<'_>) -> Option<[ServiceWord; 2]> {
+    fn adopt(
+        &mut self,
+        key: &Arc<PortKey>,
+        port: &DesiredPort<'_>,
+    ) -> Option<[ServiceWord; SERVICE_WORDS]> {
         if let Some(id) = self.services.get(key) {
             return self.restored.get(&id.index()).copied();
         }
@@ -305,7 +312,7 @@ impl Planner {
                 continue;
             }
             let none = ServiceWord::new(0, port.id.generation());
-            push_words(&mut steps.late, port.id, [none; 2], port.words);
+            push_words(&mut steps.late, port.id, [none; SERVICE_WORDS], port.words);
             self.services.release(port.id);
         }
     }
@@ -324,8 +331,8 @@ impl Planner {
 fn push_words(
     writes: &mut Vec<Write>,
     id: ServiceId,
-    new: [ServiceWord; 2],
-    old: [ServiceWord; 2],
+    new: [ServiceWord; SERVICE_WORDS],
+    old: [ServiceWord; SERVICE_WORDS],
 ) {
     for ((audience, word), old) in AUDIENCES.into_iter().zip(new).zip(old) {
         if word != old {

@@ -41,6 +41,14 @@ pub(crate) fn service_bit(address: MappedAddress) -> FilterBit {
     }
 }
 
+/// The bit of `SERVICE_FILTER` for an address of this node that takes node ports.
+pub(crate) fn node_bit(address: MappedAddress) -> FilterBit {
+    match V4::from_mapped(address) {
+        Some(address) => FilterBit::node::<V4>(address),
+        None => FilterBit::node::<V6>(address),
+    }
+}
+
 /// The bit of `BACKEND_FILTER` for a table's address.
 pub(crate) fn backend_bit(address: MappedAddress) -> FilterBit {
     match V4::from_mapped(address) {

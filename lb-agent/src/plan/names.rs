@@ -209,6 +209,8 @@ impl EndpointName {
     pub const INTERNAL: u8 = 16;
     /// Bit: external clients may be sent to it.
     pub const EXTERNAL: u8 = 32;
+    /// Bit: clients of the cluster that dial other than cluster addresses may be sent to it.
+    pub const INSIDE: u8 = 64;
 
     /// Whether all of `bits` are set.
     pub const fn has(&self, bits: u8) -> bool {

@@ -7,7 +7,7 @@ use lb_common::family::MappedAddress;
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
-use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
 
 use super::addresses::DesiredFrontend;
 use super::departed::Departed;
@@ -79,9 +79,9 @@ pub(super) struct PlannedPort {
     pub(super) key: Arc<PortKey>,
     pub(super) id: ServiceId,
     /// By [`Audience`].
-    pub(super) sets: [Arc<SetKey>; 2],
+    pub(super) sets: [Arc<SetKey>; SERVICE_WORDS],
     /// By [`Audience`].
-    pub(super) words: [ServiceWord; 2],
+    pub(super) words: [ServiceWord; SERVICE_WORDS],
     pub(super) members: Box<[PlannedMember]>,
     pub(super) frontends: Vec<DesiredFrontend>,
     pub(super) address: MappedAddress,
@@ -112,8 +112,8 @@ pub(super) struct Planned {
     pub(super) ports: Vec<PlannedPort>,
 }
 
-/// Both audiences, in the order of the words of `SERVICES`.
-pub(crate) const AUDIENCES: [Audience; 2] = [Audience::Internal, Audience::External];
+/// The audiences, in the order of the words of `SERVICES`.
+pub(crate) const AUDIENCES: [Audience; SERVICE_WORDS] = Audience::ALL;
 
 /// Turns Services into writes, and remembers what the tables hold.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ pub struct Planner {
     /// Changes of it so far.
     locals_version: u64,
     /// Words of an earlier agent's services that no port has adopted yet.
-    pub(super) restored: BTreeMap<u32, [ServiceWord; 2]>,
+    pub(super) restored: BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>,
     /// Whether tables may still name what no Service has claimed.
     pub(super) is_restoring: bool,
     /// Services that were planned, or whose frontends others contest, since anybody asked.
@@ -370,7 +370,7 @@ impl Planner {
     }
 
     /// The sets of the services with session affinity, by [`Audience`].
-    pub fn affinity_sets(&self) -> BTreeMap<ServiceId, [Arc<SetKey>; 2]> {
+    pub fn affinity_sets(&self) -> BTreeMap<ServiceId, [Arc<SetKey>; SERVICE_WORDS]> {
         let ports = self.planned.values().flat_map(|planned| &planned.ports);
         ports
             .filter(|port| port.has_affinity())

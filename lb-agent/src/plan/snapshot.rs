@@ -207,6 +207,10 @@ impl ServiceSnapshot {
                 port.serves(Clients::Outside, candidate),
                 EndpointName::EXTERNAL,
             ),
+            (
+                port.serves(Clients::Inside, candidate),
+                EndpointName::INSIDE,
+            ),
         ] {
             if is_set {
                 bits |= bit;

@@ -31,6 +31,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 128,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 /// Plans every Service of `world`, applies and checks each write; returns the writes.
@@ -122,7 +124,7 @@ fn a_service_is_written_backends_first_and_frontends_last() {
     let count = |wanted| writes.iter().filter(|write| rank(write) == wanted).count();
     // Three IPv4 endpoints at two ports and one of IPv6; the IPv6 side of "tls" has none.
     assert_eq!(memory.backends.len(), 7);
-    assert_eq!(count(2), 4 * 2, "four service ports, two words each");
+    assert_eq!(count(2), 4 * 3, "four service ports, three words each");
     assert_eq!(count(4), 4 + 2, "four ports and two addresses");
     assert_eq!(memory.frontends.len(), 6);
     assert!(planner.reports().is_empty());
@@ -175,6 +177,7 @@ fn a_weight_alone_costs_a_region_and_its_words() {
         writes.as_slice(),
         [
             Write::WriteRegion { .. },
+            Write::SetService { .. },
             Write::SetService { .. },
             Write::SetService { .. }
         ]

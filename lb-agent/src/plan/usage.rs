@@ -44,6 +44,8 @@ mod tests {
             services: 64,
             arena_words: 4096,
             backends: 64,
+            node_addresses: 64,
+            source_ranges: 64,
         });
         let empty = planner.usage();
         let web = service("web", &["10.96.0.1"], &[("http", 80)]);

@@ -5,7 +5,7 @@ use lb_common::family::{Family as _, MappedAddress, V4};
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +19,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 128,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 /// Checks the tables after each write, so that no moment goes unseen.
@@ -209,7 +211,7 @@ fn two_of_the_same() -> World {
 fn all_pairs(reconciler: &Tested) -> BTreeSet<UdpPair> {
     let memory = &reconciler.dataplane().inner.0;
     let services = memory.services.iter();
-    let of = |(&index, words): (&u32, &[ServiceWord; 2])| {
+    let of = |(&index, words): (&u32, &[ServiceWord; SERVICE_WORDS])| {
         let service = ServiceId::new(index, words[0].generation());
         let backends = memory.backends.iter();
         backends.map(move |(&index, record)| UdpPair {

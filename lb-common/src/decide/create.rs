@@ -7,32 +7,32 @@
 //! always finds its entry. Where the service has session affinity, the client's backend is written
 //! last, for a flow that is one.
 
-use super::{Next, Sighting, Step, Verdict, Workspace, event, refuse_address};
+use super::side::Side;
+use super::{Next, Step, Verdict, Workspace, event, refuse_address};
 use crate::conntrack::{self, State};
 use crate::family::Family;
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
 use crate::flows::{Found, Placed, Placement};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
-use crate::lookup;
+use crate::lookup::{self, OWN_PORTS, OWN_PORTS_FROM, is_own_port};
 use crate::parse::{Packet, Transport};
 use crate::rewrite::Rewrite;
 use crate::room::Room;
 use crate::select::{self, Choice};
-use crate::table::frontend::FrontendKind;
+use crate::table::device::Role;
 use crate::table::region::WhenEmpty;
-use crate::table::service::Audience;
+use crate::table::source_range::SourceRangeKey;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 
-/// Source ports that a changed port is taken from: below every range that hosts choose their own
-/// ports from, above the well-known ones.
-const PORTS_FROM: u16 = 1024;
-/// How many there are.
-const PORTS_COUNT: u32 = 28_976;
-/// How many ports are tried, the client's own included. With the flow table half full of flows to
-/// one backend, all of them being taken has a chance below one in a hundred.
+/// How many ports are tried for a flow from a pod or from outside, the client's own included. With the
+/// flow table half full of flows to one backend, all of them being taken has a chance below one in a
+/// hundred.
 const ATTEMPTS: u32 = 8;
+/// How many are tried for a source address of this node, which all its clients share. With 28 000 of
+/// the 28 976 ports taken, two packets of three find one of those that are left.
+const SOURCE_ATTEMPTS: u32 = 32;
 
 /// Where a new flow goes.
 #[derive(Clone, Copy)]
@@ -46,9 +46,9 @@ struct Target<F: Family> {
 /// Chooses where a packet that no flow has is to go and prepares its entry: gives the state that
 /// the flow begins in, or the verdict if there is nowhere to go.
 #[inline(never)]
-pub(super) fn choose<F: Family>(
+pub(super) fn choose<F: Family, S: Side>(
     packet: &Packet<F>,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
@@ -59,12 +59,15 @@ pub(super) fn choose<F: Family>(
     let Some(frontend) = lookup::frontend(tables, &tuple) else {
         return Step::done(refuse_address::<F>(tuple.destination, tables));
     };
-    let audience = match frontend.kind() {
-        Some(FrontendKind::ClusterIp) => Audience::Internal,
-        Some(_) | None => Audience::External,
-    };
-    let index = frontend.service_index();
-    let target = match select::select(tables, index, audience, &tuple, seen.now) {
+    let (index, client) = (frontend.service_index(), tuple.source);
+    if frontend.has_source_ranges() {
+        let client = SourceRangeKey::client(index, F::mapped(client));
+        if !tables.has_source_range(&client) {
+            return Step::done(Verdict::drop(Reason::SourceRange));
+        }
+    }
+    let audience = lookup::audience::<F>(tables, S::ROLE, frontend.kind(), client);
+    let target = match select::select(tables, index, audience, &tuple, now) {
         Choice::Backend {
             service,
             backend,
@@ -88,17 +91,16 @@ pub(super) fn choose<F: Family>(
         }
         Choice::Inconsistent => return Step::done(Verdict::drop(Reason::TableInconsistent)),
     };
-    if tuple.protocol == Protocol::Sctp && target.port != tuple.destination_port {
-        return Step::done(Verdict::drop(Reason::SctpPortChange));
-    }
-    let shares_bridge =
-        tuple.source != target.address && tables.share_bridge::<F>(tuple.source, target.address);
+    let shares_bridge = S::ROLE == Role::Workload
+        && tuple.source != target.address
+        && tables.share_bridge::<F>(tuple.source, target.address);
     let path = if shares_bridge {
         Path::Bridged
     } else {
         Path::Routed
     };
-    put_entry(&tuple, &target, path, &mut workspace.entry);
+    let entry = put_entry(&tuple, &target, path, &mut workspace.entry);
+    entry.is_from_outside = S::ROLE == Role::Uplink;
     Step::next(
         Next::Establish,
         conntrack::first(event(tuple.protocol, tcp_flags)),
@@ -107,9 +109,9 @@ pub(super) fn choose<F: Family>(
 
 /// Makes the entries of the flow that was prepared.
 #[inline(never)]
-pub(super) fn establish<F: Family>(
+pub(super) fn establish<F: Family, S: Side>(
     state: State,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Verdict {
@@ -128,14 +130,19 @@ pub(super) fn establish<F: Family>(
     let Some(entry) = entry.get_mut() else {
         return Verdict::drop(Reason::TableInconsistent);
     };
-    let now = seen.now;
-    let is_hairpin = entry.key.tuple.source == entry.translated.destination;
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            if entry.key.tuple.protocol == Protocol::Sctp {
-                return Verdict::drop(Reason::SctpPortChange);
-            }
+    let is_hairpin =
+        S::ROLE == Role::Workload && entry.key.tuple.source == entry.translated.destination;
+    let attempts = if is_source::<S>() {
+        SOURCE_ATTEMPTS
+    } else {
+        ATTEMPTS
+    };
+    for attempt in 0..attempts {
+        if attempt > 0 || (is_source::<S>() && !is_own_port(entry.translated.source_port)) {
             entry.translated.source_port = random_port(tables);
+        }
+        if !is_usable::<F, S>(&entry.translated, tables) {
+            continue;
         }
         let mut reserved = tables.place_partner(entry, half, state, now, placed);
         if reserved == Placement::Inserted && placed.replaced_unconfirmed {
@@ -147,7 +154,7 @@ pub(super) fn establish<F: Family>(
         match reserved {
             Placement::Inserted | Placement::Same => {
                 let (verdict, is_ours) =
-                    publish(entry, state, now, tables, (rewrite, found, placed));
+                    publish::<F, S>(entry, state, now, tables, (rewrite, found, placed));
                 if is_ours {
                     *sticks = is_sticky;
                 }
@@ -161,15 +168,38 @@ pub(super) fn establish<F: Family>(
     Verdict::drop(Reason::PortsExhausted)
 }
 
+/// Whether it is a source address of this node that is chosen, not a backend.
+#[inline(always)]
+const fn is_source<S: Side>() -> bool {
+    matches!(S::HOOK, Hook::Egress)
+}
+
+/// Whether packets of a flow may leave as `tuple`, whatever other flows have.
+#[inline(always)]
+fn is_usable<F: Family, S: Side>(tuple: &FlowTuple<F>, tables: &impl Tables) -> bool {
+    match (S::ROLE, S::HOOK) {
+        // What comes back must be a reply, not a connection to a node port or to the host.
+        (_, Hook::Egress) => {
+            !lookup::may_be_node_port(tables, tuple.protocol, tuple.source_port)
+                && !tables.has_socket(&tuple.reverse())
+        }
+        // A client that is its own backend, elsewhere: there and back must be told apart on the way out.
+        (Role::Uplink, Hook::Ingress) => {
+            tuple.source != tuple.destination || tuple.source_port != tuple.destination_port
+        }
+        (Role::Workload, Hook::Ingress) => true,
+    }
+}
+
 /// Remembers the client's backend, if the flow that was made is of a service with session affinity.
 #[inline(always)]
-pub(super) fn stick<F: Family>(seen: &Sighting, tables: &impl Tables, workspace: &Workspace<F>) {
+pub(super) fn stick<F: Family>(now: Seconds, tables: &impl Tables, workspace: &Workspace<F>) {
     if workspace.sticks == 0 {
         return;
     }
     if let Some(entry) = workspace.entry.get() {
         let client = entry.key.tuple.source;
-        select::stick::<F>(tables, client, entry.service, entry.backend, seen.now);
+        select::stick::<F>(tables, client, entry.service, entry.backend, now);
     }
 }
 
@@ -203,6 +233,7 @@ fn put_entry<'r, F: Family>(
         },
         direction: Direction::Original,
         path,
+        is_from_outside: false,
         service: target.service,
         backend: target.backend,
     })
@@ -259,31 +290,38 @@ fn reserve_second_leg<F: Family>(
 /// what was reserved for ours is left to expire unconfirmed. Says whether the flow is as `entry` has
 /// it.
 #[inline(always)]
-fn publish<F: Family>(
+fn publish<F: Family, S: Side>(
     entry: &FlowEntry<F>,
     state: State,
     now: Seconds,
     tables: &impl Tables,
     (rewrite, found, placed): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>, &mut Placed),
 ) -> (Verdict, bool) {
+    let reason = if is_source::<S>() {
+        Reason::NewSource
+    } else {
+        Reason::NewFlow
+    };
     match tables.place(entry, state, now, placed) {
         Placement::Inserted => {
-            tables.opened(entry.service, entry.backend);
-            if entry.translated.source_port != entry.key.tuple.source_port {
-                tables.note(Reason::PortChanged);
+            if !is_source::<S>() {
+                tables.opened(entry.service, entry.backend);
+                if entry.translated.source_port != entry.key.tuple.source_port {
+                    tables.note(Reason::PortChanged);
+                }
             }
-            let verdict = Workspace::translate(rewrite, Reason::NewFlow, entry);
+            let verdict = Workspace::translate(rewrite, reason, entry);
             (verdict, true)
         }
         Placement::Same => {
-            let verdict = Workspace::translate(rewrite, Reason::NewFlow, entry);
+            let verdict = Workspace::translate(rewrite, reason, entry);
             (verdict, true)
         }
         Placement::Other => {
             if tables.search(&entry.key, now, found)
                 && let Some(found) = found.get()
             {
-                let verdict = Workspace::translate(rewrite, Reason::NewFlow, &found.entry);
+                let verdict = Workspace::translate(rewrite, reason, &found.entry);
                 return (verdict, false);
             }
             (Verdict::drop(Reason::FlowContention), false)
@@ -295,6 +333,6 @@ fn publish<F: Family>(
 
 #[inline(always)]
 fn random_port(tables: &impl Tables) -> u16 {
-    let [_, _, high, low] = hash::scale(tables.random(), PORTS_COUNT).to_be_bytes();
-    PORTS_FROM.wrapping_add(u16::from_be_bytes([high, low]))
+    let [_, _, high, low] = hash::scale(tables.random(), OWN_PORTS.into()).to_be_bytes();
+    OWN_PORTS_FROM.wrapping_add(u16::from_be_bytes([high, low]))
 }

@@ -6,10 +6,12 @@
 //! key of a flow at this very hook, and the translation of that flow, reversed again, is what the
 //! quote must say.
 
-use super::{Action, Sighting, Verdict, Workspace};
+use super::side::Side;
+use super::{Action, Verdict, Workspace};
 use crate::family::Family;
 use crate::flow::{FlowEntry, FlowKey, Hook};
 use crate::icmp::{self, QuotedPacket};
+use crate::id::Seconds;
 use crate::lookup::{self, AddressKind};
 use crate::packet::PacketRead;
 use crate::parse::{Packet, Transport};
@@ -40,8 +42,8 @@ pub(super) fn quote<F: Family>(
 
 /// Finds the flow that the quoted packet is of.
 #[inline(never)]
-pub(super) fn find<F: Family>(
-    seen: &Sighting,
+pub(super) fn find<F: Family, S: Side>(
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> bool {
@@ -50,10 +52,10 @@ pub(super) fn find<F: Family>(
     };
     let key = FlowKey {
         tuple: quote.tuple.reverse(),
-        hook: seen.hook,
+        hook: S::HOOK,
     };
-    lookup::may_concern::<F>(tables, key.hook, key.tuple.source, key.tuple.destination)
-        && tables.search(&key, seen.now, &mut workspace.found)
+    lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &key.tuple)
+        && tables.search(&key, now, &mut workspace.found)
 }
 
 /// Decides about the ICMP error `packet`, which quotes a packet of the flow that [`find`] found.
@@ -94,12 +96,8 @@ pub(super) fn decide<F: Family>(packet: &Packet<F>, workspace: &mut Workspace<F>
 
 /// An error about no flow: passed on, unless it was sent to an address that only we answer for.
 #[inline(always)]
-pub(super) fn unrelated<F: Family>(
-    packet: &Packet<F>,
-    hook: Hook,
-    tables: &impl Tables,
-) -> Verdict {
-    if hook == Hook::Egress {
+pub(super) fn unrelated<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
+    if S::HOOK == Hook::Egress {
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, packet.destination) {

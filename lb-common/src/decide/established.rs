@@ -1,37 +1,40 @@
 //! A packet of a flow that the table has.
 
-use super::{Next, Sighting, Step, Workspace};
+use super::side::Side;
+use super::{Next, Step, Workspace};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Protocol};
 use crate::flows::{Advanced, Placed, Placement};
+use crate::id::Seconds;
 use crate::select;
 use crate::table::backend::BackendFlags;
+use crate::table::device::Role;
 use crate::tables::{Tables, flow_table};
 use crate::verdict::Reason;
 
 /// Finds the flow of a packet with `tuple`, moves the half that was found on, and prepares the
 /// packet's translation.
 #[inline(always)]
-pub(super) fn settle<F: Family>(
+pub(super) fn settle<F: Family, S: Side>(
     tuple: &FlowTuple<F>,
     event: Event,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
     let key = FlowKey {
         tuple: *tuple,
-        hook: seen.hook,
+        hook: S::HOOK,
     };
-    if !tables.search(&key, seen.now, &mut workspace.found) {
+    if !tables.search(&key, now, &mut workspace.found) {
         return Step::next(Next::Choose, State::SynSent);
     }
     let Some(found) = workspace.found.get() else {
         return Step::next(Next::Choose, State::SynSent);
     };
     let direction = found.entry.direction;
-    if direction == Direction::Original && seen.hook == Hook::Ingress {
+    if direction == Direction::Original && S::HOOK == Hook::Ingress {
         // UDP has no end that a proxy could see, so it leaves a backend that is gone.
         let is_orphan = tuple.protocol == Protocol::Udp && !serves(&found.entry, tables);
         if is_orphan {
@@ -41,7 +44,16 @@ pub(super) fn settle<F: Family>(
             return Step::next(Next::Replace, found.state);
         }
     }
-    if direction == Direction::Reply && seen.hook == Hook::Egress {
+    // Its source port may be another flow's by now: a new one is chosen. A hairpin's is chosen anew
+    // at ingress, with its first pair.
+    if direction == Direction::Original
+        && S::HOOK == Hook::Egress
+        && S::ROLE == Role::Uplink
+        && conntrack::begins_anew(found.state, event)
+    {
+        return Step::next(Next::Replace, found.state);
+    }
+    if direction == Direction::Reply && S::HOOK == Hook::Egress {
         // The client dials the backend itself by now, from the port that the ended flow had.
         if conntrack::is_of_another(found.state, event) {
             return Step::next(Next::Replace, found.state);
@@ -49,7 +61,7 @@ pub(super) fn settle<F: Family>(
     }
     let table = flow_table::<F, _>(tables);
     let next = |state| conntrack::step(state, direction, event);
-    let advanced = table.advance(found.location, found.control, seen.now, next);
+    let advanced = table.advance(found.location, found.control, now, next);
     let verdict = Workspace::translate(&mut workspace.rewrite, Reason::Established, &found.entry);
     match advanced {
         Advanced::Changed(state, _) => Step {
@@ -74,7 +86,7 @@ fn serves<F: Family>(entry: &FlowEntry<F>, tables: &impl Tables) -> bool {
 #[inline(never)]
 pub(super) fn follow<F: Family>(
     state: State,
-    seen: &Sighting,
+    now: Seconds,
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) {
@@ -82,12 +94,12 @@ pub(super) fn follow<F: Family>(
         return;
     };
     let half = &mut workspace.half;
-    match tables.place_partner(&found.entry, half, state, seen.now, &mut workspace.placed) {
+    match tables.place_partner(&found.entry, half, state, now, &mut workspace.placed) {
         Placement::Same => {
             let Placed {
                 location, control, ..
             } = workspace.placed;
-            flow_table::<F, _>(tables).advance(location, control, seen.now, |_| state);
+            flow_table::<F, _>(tables).advance(location, control, now, |_| state);
         }
         Placement::Inserted => tables.note(Reason::HalfRebuilt),
         Placement::Other | Placement::Full | Placement::Contended => {}
@@ -96,14 +108,10 @@ pub(super) fn follow<F: Family>(
 
 /// Takes both halves of the flow that was found out of the table.
 #[inline(never)]
-pub(super) fn forget<F: Family>(
-    seen: &Sighting,
-    tables: &impl Tables,
-    workspace: &mut Workspace<F>,
-) {
+pub(super) fn forget<F: Family>(now: Seconds, tables: &impl Tables, workspace: &mut Workspace<F>) {
     let Some(found) = workspace.found.get() else {
         return;
     };
-    tables.remove_partner(&found.entry, &mut workspace.half, seen.now);
+    tables.remove_partner(&found.entry, &mut workspace.half, now);
     flow_table::<F, _>(tables).remove(found.location, found.control);
 }

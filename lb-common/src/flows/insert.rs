@@ -189,7 +189,7 @@ pub trait Insert<F: Family> {
     }
 }
 
-/// A slot to claim. No gap/// A slot to claim. No gap/// A slot to claim. No gap is in it: see [`Spot`].
+/// A slot to claim. No gap is in it: see [`Spot`].
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Vacancy {

@@ -5,7 +5,8 @@
 //!  0      0–3    key: source, destination address
 //!  1      4      key: source port 16, destination port 16, protocol 8, hook 8, zero 16
 //!  2      5–8    translated: source, destination address
-//!  3      9      translated: source port 16, destination port 16, direction 8, path 8, zero 16
+//!  3      9      translated: source port 16, destination port 16, direction 8, path 8,
+//!                from outside 8, zero 8
 //!  4      10     service id 32, backend id 32
 //!  5, 6   –      zero
 //!  7      11     sequence of the control word
@@ -113,7 +114,7 @@ pub(super) fn write<F: Family>(
         &entry.translated,
         direction_number(entry.direction),
         path_number(entry.path),
-    );
+    ) | outside_bits(entry);
     write_tuple(bucket, slot, 0, &entry.key.tuple, key);
     write_tuple(
         bucket,
@@ -168,7 +169,7 @@ impl Value {
     pub(super) fn entry<F: Family>(&self, key: FlowKey<F>) -> FlowEntry<F> {
         let Self(addresses, ports, ids) = *self;
         let [source, destination] = addresses_of::<F>(addresses);
-        let [a, b, c, d, direction, path, _, _] = ports.to_be_bytes();
+        let [a, b, c, d, direction, path, outside, _] = ports.to_be_bytes();
         FlowEntry {
             key,
             translated: FlowTuple {
@@ -188,6 +189,7 @@ impl Value {
             } else {
                 Path::Bridged
             },
+            is_from_outside: outside != 0,
             service: ServiceId::from_raw(hash::upper(ids)),
             backend: BackendId::from_raw(hash::lower(ids)),
         }
@@ -205,7 +207,7 @@ pub(super) fn has_value<F: Family>(
     let word = |offset| bucket.word(slot, first.wrapping_add(offset));
     let translated = &entry.translated;
     let third = direction_number(entry.direction);
-    let ports = ports(translated, third, path_number(entry.path));
+    let ports = ports(translated, third, path_number(entry.path)) | outside_bits(entry);
     let [a, b] = F::halves(translated.source);
     let [c, d] = F::halves(translated.destination);
     let has_tuple = if F::IS_V6 {
@@ -272,6 +274,12 @@ const fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
     let [a, b] = tuple.source_port.to_be_bytes();
     let [c, d] = tuple.destination_port.to_be_bytes();
     u64::from_be_bytes([a, b, c, d, third, fourth, 0, 0])
+}
+
+/// What goes between path and zeros.
+#[inline(always)]
+const fn outside_bits<F: Family>(entry: &FlowEntry<F>) -> u64 {
+    if entry.is_from_outside { 1 << 8 } else { 0 }
 }
 
 const fn hook_number(hook: Hook) -> u8 {

@@ -60,6 +60,7 @@ fn entry<F: Family>(number: u16) -> FlowEntry<F> {
         },
         direction: Direction::Original,
         path: Path::Bridged,
+        is_from_outside: true,
         service: ServiceId::new(77, 1),
         backend: BackendId::new(u32::from(number).wrapping_add(1), 1023),
     }

@@ -15,7 +15,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::family::V4;
+use crate::family::{MappedAddress, V4};
 use crate::flow::Protocol;
 use crate::flows::memory::AtomicBuckets;
 use crate::maglev::{self, Cursor, Member};
@@ -23,6 +23,7 @@ use crate::table::backend::BackendFlags;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
 use crate::table::service::ServiceWord;
+use crate::table::source_range::SourceRangeKey;
 use crate::verdict::Reason;
 
 const OFFSET: u32 = 8;
@@ -163,6 +164,18 @@ impl<'a> Tables for &'a Fake {
         u64::MAX
     }
 
+    fn node_ports(&self, _word: u32) -> u64 {
+        0
+    }
+
+    fn node_address(&self, _address: &MappedAddress) -> Option<u64> {
+        None
+    }
+
+    fn has_source_range(&self, _client: &SourceRangeKey) -> bool {
+        false
+    }
+
     fn flows<F: Family>(&self) -> AtomicBuckets<'a> {
         AtomicBuckets::new::<F>(NO_WORDS, 0).unwrap()
     }
@@ -182,6 +195,14 @@ impl<'a> Tables for &'a Fake {
     }
 
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
+        false
+    }
+
+    fn source_address<F: Family>(&self) -> F::Address {
+        F::from_halves([0; 2])
+    }
+
+    fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
         false
     }
 

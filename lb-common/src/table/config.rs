@@ -22,6 +22,13 @@ pub const TIMEOUTS: u32 = 48;
 pub const STATISTICS_SHARDS: u32 = 3;
 /// Number of buckets of `FLOWS_V4` (lower half) and `FLOWS_V6` (upper half), powers of two.
 pub const FLOW_BUCKETS: u32 = 2;
+/// Word with the number of cluster CIDRs, whose addresses are pods': IPv4 in the lower half, IPv6 in
+/// the upper.
+pub const CLUSTER_CIDR_COUNTS: u32 = 4;
+/// First word of the IPv4 cluster CIDRs, laid out as the service CIDRs.
+pub const CLUSTER_CIDRS_V4: u32 = 64;
+/// First word of the IPv6 cluster CIDRs, likewise.
+pub const CLUSTER_CIDRS_V6: u32 = 72;
 /// Words of the map.
 pub const CONFIG_WORDS: u32 = 128;
 
@@ -43,6 +50,12 @@ impl<F: Family> Cidr<F> {
     } else {
         SERVICE_CIDRS_V4
     };
+    /// First word of this family's cluster CIDRs.
+    pub const FIRST_CLUSTER_WORD: u32 = if F::IS_V6 {
+        CLUSTER_CIDRS_V6
+    } else {
+        CLUSTER_CIDRS_V4
+    };
 
     /// Whether `address` is in the network.
     #[inline(always)]
@@ -52,10 +65,16 @@ impl<F: Family> Cidr<F> {
         F::halves(self.address) == [high & mask_high, low & mask_low]
     }
 
-    /// The CIDR at `position`, read word by word.
+    /// The service CIDR at `position`, read word by word.
     #[inline(always)]
     pub fn read(position: u32, word: impl Fn(u32) -> u64) -> Self {
-        let first = Self::FIRST_WORD.wrapping_add(position.wrapping_mul(Self::WORDS));
+        Self::read_from(Self::FIRST_WORD, position, word)
+    }
+
+    /// The CIDR at `position` of those that begin at word `start`.
+    #[inline(always)]
+    pub fn read_from(start: u32, position: u32, word: impl Fn(u32) -> u64) -> Self {
+        let first = start.wrapping_add(position.wrapping_mul(Self::WORDS));
         if F::IS_V6 {
             Self {
                 address: F::from_halves([word(first), word(first.wrapping_add(1))]),

@@ -1,25 +1,157 @@
 //! `DEVICES`: interface index → what the programs must know of the device they run on.
+//!
+//! The kernel reuses a replaced element at once, so a reader may see half of one record and half of
+//! another, or another device's. Each record therefore carries a seal over its words and its key: a
+//! reader whose copy has a wrong one reads again.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Value of `DEVICES`, one word. Written by the agent before it attaches to the device.
+use crate::family::{Family, V4, V6};
+use crate::hash;
+
+/// What a device leads to.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Role {
+    /// A pod: the host's end of its veth.
+    #[default]
+    Workload = 0,
+    /// Other nodes and the world outside: the node's network, or a tunnel.
+    Uplink = 1,
+}
+
+/// Value of `DEVICES`. Written by the agent before it attaches to the device, and when the device's
+/// addresses change.
+///
+/// ```text
+/// word 0      role:32 | interface index of the bridge it is a port of:32     (from the high bits down)
+/// word 1      IPv4 address of flows that leave by it, as `Family::halves` has it
+/// words 2, 3  IPv6 address, likewise
+/// word 4      seal
+/// ```
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
 )]
-#[repr(transparent)]
-pub struct DeviceRecord(u64);
+#[repr(C)]
+pub struct DeviceRecord {
+    role_and_bridge: u64,
+    source_v4: u64,
+    source_v6: [u64; 2],
+    seal: u64,
+}
 
 impl DeviceRecord {
-    /// The record of a workload's device that is a port of the bridge with interface index
-    /// `bridge`; 0 where it is a port of none.
+    /// The record of the workload's device with this interface `index`, that is a port of the bridge
+    /// with interface index `bridge`; 0 where it is a port of none.
     #[must_use]
-    pub fn workload(bridge: u32) -> Self {
-        Self(u64::from(bridge))
+    pub fn workload(index: u32, bridge: u32) -> Self {
+        Self {
+            role_and_bridge: u64::from(bridge),
+            ..Self::default()
+        }
+        .sealed(index)
+    }
+
+    /// The record of the uplink with this interface `index`, whose flows leave with these addresses;
+    /// unspecified ones where it has none of the family.
+    #[must_use]
+    pub fn uplink(index: u32, source_v4: [u8; 4], source_v6: [u8; 16]) -> Self {
+        let [v4, _] = V4::halves(source_v4);
+        Self {
+            role_and_bridge: 1 << 32,
+            source_v4: v4,
+            source_v6: V6::halves(source_v6),
+            seal: 0,
+        }
+        .sealed(index)
+    }
+
+    const fn sealed(mut self, index: u32) -> Self {
+        self.seal = self.seal_for(index);
+        self
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::as_conversions,
+        reason = "u32 to u64 loses nothing, and From is not const"
+    )]
+    const fn seal_for(&self, index: u32) -> u64 {
+        let [high, low] = self.source_v6;
+        let state = hash::mix(index as u64, self.role_and_bridge);
+        hash::mix(hash::mix(hash::mix(state, self.source_v4), high), low)
+    }
+
+    /// Whether this is one whole record, that of the device with interface `index`.
+    #[inline(always)]
+    pub const fn belongs_to(&self, index: u32) -> bool {
+        self.seal == self.seal_for(index)
+    }
+
+    /// What the device leads to.
+    #[inline(always)]
+    pub const fn role(&self) -> Role {
+        match hash::upper(self.role_and_bridge) {
+            0 => Role::Workload,
+            _ => Role::Uplink,
+        }
     }
 
     /// Interface index of the bridge that the device is a port of, 0 for none.
     #[inline(always)]
-    pub const fn bridge(self) -> u32 {
-        crate::hash::lower(self.0)
+    pub const fn bridge(&self) -> u32 {
+        hash::lower(self.role_and_bridge)
+    }
+
+    /// The address that flows get which leave by the device and must come back to this node; the
+    /// unspecified one where it has none of the family.
+    #[inline(always)]
+    pub fn source<F: Family>(&self) -> F::Address {
+        F::from_halves(if F::IS_V6 {
+            self.source_v6
+        } else {
+            [self.source_v4, 0]
+        })
+    }
+}
+
+const _: () = assert!(size_of::<DeviceRecord>() == 40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_what_it_was_made_of() {
+        let workload = DeviceRecord::workload(7, 3);
+        assert_eq!((workload.role(), workload.bridge()), (Role::Workload, 3));
+        assert_eq!(workload.source::<V4>(), [0; 4]);
+        let uplink = DeviceRecord::uplink(7, [192, 0, 2, 1], [9; 16]);
+        assert_eq!((uplink.role(), uplink.bridge()), (Role::Uplink, 0));
+        assert_eq!(uplink.source::<V4>(), [192, 0, 2, 1]);
+        assert_eq!(uplink.source::<V6>(), [9; 16]);
+    }
+
+    #[test]
+    fn a_record_of_another_device_or_half_of_one_is_noticed() {
+        let one = DeviceRecord::uplink(7, [192, 0, 2, 1], [9; 16]);
+        let other = DeviceRecord::uplink(7, [192, 0, 2, 2], [8; 16]);
+        assert!(one.belongs_to(7) && !one.belongs_to(8));
+        for mixed in [
+            DeviceRecord {
+                source_v4: other.source_v4,
+                ..one
+            },
+            DeviceRecord {
+                source_v6: [one.source_v6[0], other.source_v6[1]],
+                ..one
+            },
+            DeviceRecord {
+                role_and_bridge: 0,
+                ..one
+            },
+        ] {
+            assert!(!mixed.belongs_to(7), "{mixed:?}");
+        }
     }
 }

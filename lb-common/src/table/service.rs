@@ -1,16 +1,32 @@
 //! `SERVICES`: service index → where its backend sets are, one word for each audience.
 
 /// Words an entry of `SERVICES` has: one for each [`Audience`].
-pub const SERVICE_WORDS: usize = 2;
+pub const SERVICE_WORDS: usize = 3;
 
-/// Whose traffic policy applies to a client.
+/// Whose traffic policy applies to a client. The discriminant is the position of its word in an entry
+/// of `SERVICES`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
 pub enum Audience {
     /// Clients of this cluster that dial a cluster address: `internalTrafficPolicy`.
     Internal = 0,
-    /// Everybody else: `externalTrafficPolicy`.
+    /// Clients from elsewhere that dial another address: `externalTrafficPolicy`.
     External = 1,
+    /// Clients of this cluster that dial a node port, an external or a load balancer address: any
+    /// endpoint, whatever the policies.
+    Inside = 2,
+}
+
+impl Audience {
+    /// All of them, by position.
+    pub const ALL: [Self; SERVICE_WORDS] = [Self::Internal, Self::External, Self::Inside];
+
+    /// Position of its word in an entry of `SERVICES`.
+    #[inline(always)]
+    #[expect(clippy::as_conversions, reason = "the discriminant; From is not const")]
+    pub const fn position(self) -> usize {
+        self as usize
+    }
 }
 
 /// One word of `SERVICES`, stored by the agent with a single aligned store: a reader sees the old

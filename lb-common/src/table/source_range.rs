@@ -64,6 +64,26 @@ impl SourceRangeKey {
         }
     }
 
+    /// The key with these parts: bits that count, then what [`Self::data`] gives.
+    #[must_use]
+    pub const fn from_parts(prefix: u32, data: [u8; 20]) -> Self {
+        let [a, b, c, d, address @ ..] = data;
+        Self {
+            prefix,
+            service: [a, b, c, d],
+            address,
+        }
+    }
+
+    /// What follows the number of bits: service index and address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn data(&self) -> [u8; 20] {
+        let [a, b, c, d] = self.service;
+        let [e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = self.address;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
+    }
+
     /// Bits that count, service index included.
     #[must_use]
     pub const fn prefix(&self) -> u32 {

@@ -17,13 +17,8 @@ use crate::packets::{self, PacketBuilder};
 
 fn any_rewrite<F: Family>() -> impl Strategy<Value = Rewrite<F>> {
     any_protocol().prop_flat_map(|protocol| {
-        (any_tuple::<F>(protocol), any_tuple::<F>(protocol)).prop_map(move |(from, mut to)| {
-            if protocol == Protocol::Sctp {
-                to.source_port = from.source_port;
-                to.destination_port = from.destination_port;
-            }
-            Rewrite { from, to }
-        })
+        (any_tuple::<F>(protocol), any_tuple::<F>(protocol))
+            .prop_map(|(from, to)| Rewrite { from, to })
     })
 }
 
@@ -113,7 +108,9 @@ fn kernel_agrees<F: Family>(rewrite: &Rewrite<F>, payload: &[u8]) {
 fn fragments_stay_one_datagram<F: Family>(rewrite: &Rewrite<F>) {
     let before = build(&rewrite.from).payload(&[3; 90]).fragments(40);
     let after = build(&rewrite.to).payload(&[3; 90]).fragments(40);
-    for (before, after) in before.iter().zip(&after) {
+    // The first fragment of SCTP does not say how long the packet is that its checksum is over.
+    let skipped = usize::from(rewrite.from.protocol == Protocol::Sctp);
+    for (before, after) in before.iter().zip(&after).skip(skipped) {
         let packet = parsed::<F>(before).unwrap();
         assert_same(after, &rewritten(before, &packet, rewrite));
     }
@@ -189,9 +186,9 @@ proptest! {
         quoted in any_rewrite::<V6>(),
         outer in any_rewrite::<V6>(),
         // A quote may end before the checksum or after it, but not within it.
-        words in 26_usize..=40,
+        words in 13_usize..=20,
     ) {
-        error_equals_building(&quoted, &outer, words * 2, |packet| {
+        error_equals_building(&quoted, &outer, words * 4, |packet| {
             packet.payload(b"data").extension(60, &[0, 1, 4, 0, 0, 0, 0])
         });
     }
@@ -243,17 +240,17 @@ fn a_computed_zero_is_sent_as_all_ones() {
 }
 
 #[test]
-fn other_sctp_ports_are_refused_and_nothing_changes() {
+fn other_ports_of_a_fragmented_sctp_packet_are_refused_and_nothing_changes() {
     let from = tuple::<V6>(Protocol::Sctp);
     let to = FlowTuple {
         destination_port: 8080,
         ..from
     };
-    let before = build(&from).build();
+    let before = build(&from).payload(&[3; 90]).fragments(40).remove(0);
     let mut frame = before.clone();
     let packet = parsed::<V6>(&frame).unwrap();
     let result = apply(&mut Frame(&mut frame), &packet, &Rewrite { from, to });
-    assert_eq!(result, Err(RewriteError::SctpPorts));
+    assert_eq!(result, Err(RewriteError::SctpFragment));
     assert_same(&before, &frame);
 }
 

@@ -1,4 +1,4 @@
-//! tc: the two sides of a workload's veth.
+//! tc: the two sides of a device.
 //!
 //! Five hundred bytes of stack do not hold two address families and a whole decision. So the
 //! packet and the entries in the making lie in a map, and a packet goes through functions that the
@@ -11,8 +11,9 @@ use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Hook, Path};
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
-use lb_common::rewrite::{self, Rewrite};
+use lb_common::rewrite::{self, Rewrite, RewriteError};
 use lb_common::room::Room;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
@@ -36,12 +37,12 @@ const _: () = assert!(size_of::<Scratch<V6>>() <= size_of::<maps::ScratchWords>(
 
 /// Runs one packet: parses, decides, acts, counts.
 #[inline(always)]
-pub(crate) fn run(skb: *mut __sk_buff, hook: Hook) -> i32 {
+pub(crate) fn run(skb: *mut __sk_buff, role: Role, hook: Hook) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let (action, reason) = match parse_link(&packet) {
-        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, hook, &maps::SCRATCH_V6),
-        Ok(link) => family::<V4>(skb, link.l3, hook, &maps::SCRATCH_V4),
+        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, (role, hook), &maps::SCRATCH_V6),
+        Ok(link) => family::<V4>(skb, link.l3, (role, hook), &maps::SCRATCH_V4),
         Err(error) => (NEXT, unparsed(error)),
     };
     count(reason, bytes);
@@ -53,7 +54,7 @@ pub(crate) fn run(skb: *mut __sk_buff, hook: Hook) -> i32 {
 fn family<F: Family>(
     skb: *mut __sk_buff,
     l3: u32,
-    hook: Hook,
+    (role, hook): (Role, Hook),
     scratch: &PerCpuArray<maps::ScratchWords>,
 ) -> (i32, Reason) {
     let Some(scratch) = scratch.get_ptr_mut(0) else {
@@ -74,6 +75,7 @@ fn family<F: Family>(
         return (NEXT, Reason::Malformed);
     };
     let seen = Sighting {
+        role,
         hook,
         now: clock::seconds(),
     };
@@ -93,13 +95,12 @@ fn family<F: Family>(
     }
 }
 
-/// A packet that could not be changed is half changed, and must not go on.
+/// A packet that could not be changed may be half changed, and must not go on.
 #[inline(always)]
-const fn done(is_changed: bool, verdict: Verdict) -> (i32, Reason) {
-    if is_changed {
-        (NEXT, verdict.reason)
-    } else {
-        (DROP, Reason::RewriteFailed)
+const fn done(changed: Result<(), RewriteError>, verdict: Verdict) -> (i32, Reason) {
+    match changed {
+        Ok(()) => (NEXT, verdict.reason),
+        Err(error) => (DROP, error.reason()),
     }
 }
 
@@ -137,15 +138,15 @@ fn translate<F: Family>(
     parsed: &Packet<F>,
     workspace: &Workspace<F>,
     path: Path,
-) -> bool {
+) -> Result<(), RewriteError> {
     let mut packet = Skb::new(skb);
     let Some(rewrite) = workspace.rewrite() else {
-        return false;
+        return Err(RewriteError::OutOfPacket);
     };
     if path == Path::Bridged {
         turn_to_bridge::<F>(&mut packet, rewrite);
     }
-    rewrite::apply(&mut packet, parsed, rewrite).is_ok()
+    rewrite::apply(&mut packet, parsed, rewrite)
 }
 
 /// Addresses the frame to the backend instead of to the gateway. Without a neighbour entry the
@@ -168,9 +169,9 @@ fn translate_error<F: Family>(
     skb: *mut __sk_buff,
     parsed: &Packet<F>,
     workspace: &Workspace<F>,
-) -> bool {
+) -> Result<(), RewriteError> {
     let Some((quote, error)) = workspace.error() else {
-        return false;
+        return Err(RewriteError::OutOfPacket);
     };
-    rewrite::apply_error(&mut Skb::new(skb), parsed, quote, error).is_ok()
+    rewrite::apply_error(&mut Skb::new(skb), parsed, quote, error)
 }

@@ -25,20 +25,22 @@ pub fn seen(tables: &Actual) -> Result<Expected> {
             continue;
         };
         let words = tables.services.get(&value.service_index());
-        let [inside, outside] = *words.with_context(|| format!("{key:?} leads nowhere"))?;
+        let [internal, external, inside] =
+            *words.with_context(|| format!("{key:?} leads nowhere"))?;
         let (frontend, kind) = named(key, address, protocol, kind)?;
-        // Everybody who dials a cluster address is subject to the internal policy, and whoever dials
-        // another one to the external policy.
-        let word = if kind == Kind::ClusterIp {
-            inside
+        // Everybody who dials a cluster address is subject to the internal policy; of those who dial
+        // another one, only who is outside is subject to a policy.
+        let words = if kind == Kind::ClusterIp {
+            [internal; 2]
         } else {
-            outside
+            [inside, external]
         };
-        let (outcome, affinity_seconds) = outcome(tables, word)?;
+        let [(inside, affinity_seconds), (outside, _)] =
+            [outcome(tables, words[0])?, outcome(tables, words[1])?];
         let expectation = Expectation {
             kind,
-            inside: outcome.clone(),
-            outside: outcome,
+            inside,
+            outside,
             affinity_seconds,
             sources: None,
             is_withheld: false,

@@ -32,12 +32,15 @@ pub(super) fn dump(actual: &Actual) -> String {
     for (key, value) in &actual.frontends {
         line(&mut text, &frontend(key, *value));
     }
-    for (index, [internal, external]) in &actual.services {
-        let id = format!("service {index}.{}", internal.generation());
-        let [inside, outside] = [internal, external].map(|word| set(actual, *word, &name));
-        line(&mut text, &format!("{id} = {inside}"));
-        if outside != inside {
-            line(&mut text, &format!("{id} external = {outside}"));
+    for (index, words) in &actual.services {
+        let id = format!("service {index}.{}", words[0].generation());
+        let [internal, external, inside] = words.map(|word| set(actual, word, &name));
+        line(&mut text, &format!("{id} = {internal}"));
+        if external != internal {
+            line(&mut text, &format!("{id} external = {external}"));
+        }
+        if inside != internal {
+            line(&mut text, &format!("{id} inside = {inside}"));
         }
     }
     for (index, record) in &actual.backends {
@@ -61,7 +64,7 @@ pub(super) fn meaning(actual: &Actual) -> String {
         let protocol = key
             .protocol()
             .map(|protocol| end(protocol, key.address(), key.port()));
-        let [inside, outside] = words.map(|word| {
+        let [internal, external, inside] = words.map(|word| {
             set(actual, word, &|id| {
                 let record = actual.backends.get(&id.index());
                 record.map_or_else(|| "nothing".to_owned(), backend)
@@ -69,7 +72,7 @@ pub(super) fn meaning(actual: &Actual) -> String {
         });
         line(
             &mut text,
-            &format!("{protocol:?} = {inside}; external {outside}"),
+            &format!("{protocol:?} = {internal}; external {external}; inside {inside}"),
         );
     }
     text

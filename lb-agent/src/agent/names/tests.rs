@@ -15,6 +15,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 128,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 struct Tested {

@@ -11,9 +11,10 @@ use lb_common::select::{self, Choice};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::config::{SEED, TIMEOUTS};
-use lb_common::table::frontend::FrontendKind;
+use lb_common::table::device::Role;
 use lb_common::table::region::{RegionHeader, WhenEmpty};
 use lb_common::table::service::Audience;
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
@@ -58,7 +59,7 @@ pub fn trace<F: Family>(
         entry: None,
         new_flow_to: None,
     };
-    if !lookup::may_be_service::<F>(tables, tuple.destination) {
+    if !lookup::may_concern::<F>(tables, (Role::Workload, Hook::Ingress), tuple) {
         trace.step("address filter", "no service has this address".to_owned());
         if lookup::in_service_cidr::<F>(tables, tuple.destination) {
             trace.step("service CIDR", "the address is in it".to_owned());
@@ -163,18 +164,27 @@ fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, now: Seconds,
     };
     let index = frontend.service_index();
     trace.service_index = Some(index);
-    let (audience, policy) = match frontend.kind() {
-        Some(FrontendKind::ClusterIp) => (Audience::Internal, "internal"),
-        Some(_) | None => (Audience::External, "external"),
+    let kind = frontend.kind();
+    let audience = lookup::audience::<F>(tables, Role::Workload, kind, tuple.source);
+    let policy = match audience {
+        Audience::Internal => "the internal policy's set of backends",
+        Audience::External => "the external policy's set of backends",
+        Audience::Inside => "the set of all backends: a client of the cluster",
     };
     trace.step(
         "frontend",
         "a service port has this address, port and protocol".to_owned(),
     );
-    trace.step(
-        "traffic policy",
-        format!("the {policy} policy's set of backends"),
-    );
+    if frontend.has_source_ranges() {
+        let client = SourceRangeKey::client(index, F::mapped(tuple.source));
+        if !tables.has_source_range(&client) {
+            trace.step("source ranges", "none holds the client".to_owned());
+            trace.reason = Reason::SourceRange;
+            return;
+        }
+        trace.step("source ranges", "one holds the client".to_owned());
+    }
+    trace.step("traffic policy", policy.to_owned());
     choose(trace, (tables, index, audience), now);
     select_backend(trace, (tables, index, audience), now, is_first);
 }
@@ -265,13 +275,6 @@ fn select_backend<F: Family>(
             if !is_first {
                 return;
             }
-            if tuple.protocol == Protocol::Sctp && port != tuple.destination_port {
-                trace.step(
-                    "SCTP",
-                    "the backend's port is another, which its checksum does not allow yet"
-                        .to_owned(),
-                );
-            }
             trace.reason = Reason::NewFlow;
             trace.entry = Some(FlowEntry {
                 key: FlowKey {
@@ -285,6 +288,7 @@ fn select_backend<F: Family>(
                 },
                 direction: Direction::Original,
                 path: Path::Routed,
+                is_from_outside: false,
                 service,
                 backend,
             });

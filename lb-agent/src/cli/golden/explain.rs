@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use lb_common::conntrack::State;
-use lb_common::family::{Family, V4};
+use lb_common::family::{Family, MappedAddress, V4};
 use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
@@ -16,6 +16,7 @@ use lb_common::table::config::SERVICE_CIDR_COUNTS;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
@@ -68,6 +69,18 @@ impl<'a> Tables for &'a Fake {
         u64::MAX
     }
 
+    fn node_ports(&self, _word: u32) -> u64 {
+        0
+    }
+
+    fn node_address(&self, _address: &MappedAddress) -> Option<u64> {
+        None
+    }
+
+    fn has_source_range(&self, _client: &SourceRangeKey) -> bool {
+        false
+    }
+
     fn flows<F: Family>(&self) -> AtomicBuckets<'a> {
         AtomicBuckets::new::<F>(&self.flows, BUCKETS).unwrap()
     }
@@ -85,6 +98,14 @@ impl<'a> Tables for &'a Fake {
     fn remember_affinity(&self, _key: &AffinityKey, _value: AffinityValue) {}
 
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
+        false
+    }
+
+    fn source_address<F: Family>(&self) -> F::Address {
+        F::from_halves([0; 2])
+    }
+
+    fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
         false
     }
 

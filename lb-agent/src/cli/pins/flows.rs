@@ -213,6 +213,7 @@ mod tests {
             },
             direction: Direction::Original,
             path: Path::Routed,
+            is_from_outside: false,
             service: ServiceId::new(1, 0),
             backend: BackendId::new(backend.into(), 0),
         }

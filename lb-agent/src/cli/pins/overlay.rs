@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 
-use lb_common::family::Family;
+use lb_common::family::{Family, MappedAddress};
+use lb_common::flow::FlowTuple;
 use lb_common::flows::layout::{bucket_words, entry_words};
 use lb_common::flows::{Bucket, Buckets, SLOTS};
 use lb_common::id::{BackendId, ServiceId};
@@ -16,6 +17,7 @@ use lb_common::table::backend::BackendRecord;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 use zerocopy::FromBytes as _;
@@ -25,7 +27,9 @@ use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::layout::Table;
 use crate::dataplane::mmap::Access;
-use crate::dataplane::tables::{self, AffinityMap, FrontendMap, WordReader};
+use crate::dataplane::tables::{
+    self, AffinityMap, FrontendMap, NodeAddressMap, SourceRangeMap, WordReader,
+};
 
 /// Words of a flow table that were written here, by position.
 pub(crate) type Changes = Rc<RefCell<BTreeMap<usize, u64>>>;
@@ -150,12 +154,15 @@ impl Bucket for OverlayBucket {
 pub(crate) struct DryTables {
     frontends: FrontendMap,
     affinity: AffinityMap,
+    node_addresses: NodeAddressMap,
+    source_ranges: SourceRangeMap,
     services: WordReader,
     arena: WordReader,
     backends: WordReader,
     config: WordReader,
     service_filter: WordReader,
     backend_filter: WordReader,
+    node_ports: WordReader,
     flows_v4: WordReader,
     flows_v6: WordReader,
     changes: Changes,
@@ -168,12 +175,15 @@ impl DryTables {
         Ok(Self {
             frontends: tables::frontends(paths, Access::Read)?,
             affinity: tables::affinity(paths, Access::Read)?,
+            node_addresses: tables::node_addresses(paths, Access::Read)?,
+            source_ranges: tables::source_ranges(paths, Access::Read)?,
             services: words(Table::Services)?,
             arena: words(Table::Arena)?,
             backends: words(Table::Backends)?,
             config: words(Table::Config)?,
             service_filter: words(Table::ServiceFilter)?,
             backend_filter: words(Table::BackendFilter)?,
+            node_ports: words(Table::NodePorts)?,
             flows_v4: words(Table::FlowsV4)?,
             flows_v6: words(Table::FlowsV6)?,
             changes: Changes::default(),
@@ -194,11 +204,8 @@ impl Tables for DryTables {
     }
 
     fn service(&self, index: u32, audience: Audience) -> Option<ServiceWord> {
-        let position = match audience {
-            Audience::Internal => 0,
-            Audience::External => 1,
-        };
-        self.services.element(index, position).map(ServiceWord)
+        let word = self.services.element(index, audience.position());
+        word.map(ServiceWord)
     }
 
     fn arena(&self, word: u32) -> Option<u64> {
@@ -220,6 +227,19 @@ impl Tables for DryTables {
 
     fn backend_filter(&self, word: u32) -> u64 {
         self.backend_filter.load(word).unwrap_or(u64::MAX)
+    }
+
+    fn node_ports(&self, word: u32) -> u64 {
+        self.node_ports.load(word).unwrap_or(u64::MAX)
+    }
+
+    fn node_address(&self, address: &MappedAddress) -> Option<u64> {
+        self.node_addresses.get(address, 0).ok()
+    }
+
+    fn has_source_range(&self, client: &SourceRangeKey) -> bool {
+        let key = tables::source_range_key(client);
+        self.source_ranges.get(&key, 0).is_ok()
     }
 
     fn flows<F: Family>(&self) -> OverlayBuckets<F> {
@@ -245,6 +265,15 @@ impl Tables for DryTables {
 
     /// The client's device is not known here; the path changes no address.
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
+        false
+    }
+
+    /// Nor is the device that a packet leaves by.
+    fn source_address<F: Family>(&self) -> F::Address {
+        F::from_halves([0; 2])
+    }
+
+    fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
         false
     }
 

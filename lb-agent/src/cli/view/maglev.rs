@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::hash::mix;
-use lb_common::table::service::Audience;
+use lb_common::table::service::{Audience, ServiceWord};
 use serde::Serialize;
 
 use super::services::{ServiceView, share};
@@ -20,7 +20,8 @@ pub struct MaglevView {
     pub frontends: Vec<SocketAddr>,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: &'static str,
-    /// Whose flows it spreads: `internal`, `external`, or `all` where both have the same set.
+    /// Whose flows it spreads: `internal` (cluster addresses), `external` (the others, from outside),
+    /// `inside` (the others, from the cluster), or `all` where they have the same set.
     pub audience: &'static str,
     /// Slots: a prime, 0 where fewer than two backends need none.
     pub table_size: u32,
@@ -50,12 +51,13 @@ pub struct MaglevBackendView {
     pub expected_share: f64,
 }
 
-/// The tables of `service`: one, or two where internal and external clients have other sets.
+/// The tables of `service`: one, or one for each audience where they have other sets.
 #[must_use]
 pub fn maglev(service: &ServiceView, tables: &Actual) -> Vec<MaglevView> {
     let words = tables.services.get(&service.index);
-    let is_shared = words.is_some_and(|[internal, external]| {
-        internal.offset() == external.offset() || external.offset() == 0
+    let is_shared = words.is_some_and(|[internal, others @ ..]| {
+        let is_same = |word: &ServiceWord| [0, internal.offset()].contains(&word.offset());
+        others.iter().all(is_same)
     });
     let audiences: &[(Audience, &str)] = if is_shared {
         &[(Audience::Internal, "all")]
@@ -63,6 +65,7 @@ pub fn maglev(service: &ServiceView, tables: &Actual) -> Vec<MaglevView> {
         &[
             (Audience::Internal, "internal"),
             (Audience::External, "external"),
+            (Audience::Inside, "inside"),
         ]
     };
     audiences

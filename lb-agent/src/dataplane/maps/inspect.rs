@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use aya::maps::MapError;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{BACKEND_WORDS, BpfDataplane, is_missing, refused};
@@ -55,10 +55,10 @@ impl Inspect for BpfDataplane {
         Ok(keys)
     }
 
-    fn service(&self, index: u32) -> [ServiceWord; 2] {
+    fn service(&self, index: u32) -> [ServiceWord; SERVICE_WORDS] {
         let element = self.services.element(index);
-        [0, 1].map(|audience| {
-            let word = element.and_then(|words| words.get(audience));
+        Audience::ALL.map(|audience| {
+            let word = element.and_then(|words| words.get(audience.position()));
             ServiceWord(word.map_or(0, |word| word.load(Ordering::Relaxed)))
         })
     }

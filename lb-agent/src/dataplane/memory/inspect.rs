@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 
 use super::{Flaky, Memory};
 use crate::dataplane::DataplaneError;
@@ -25,7 +25,7 @@ impl Inspect for Memory {
         Ok(keys.map(|(key, _)| *key).take(most).collect())
     }
 
-    fn service(&self, index: u32) -> [ServiceWord; 2] {
+    fn service(&self, index: u32) -> [ServiceWord; SERVICE_WORDS] {
         self.services.get(&index).copied().unwrap_or_default()
     }
 
@@ -62,7 +62,7 @@ impl<D: Inspect> Inspect for Flaky<D> {
         self.inner.frontends_after(key, most)
     }
 
-    fn service(&self, index: u32) -> [ServiceWord; 2] {
+    fn service(&self, index: u32) -> [ServiceWord; SERVICE_WORDS] {
         self.inner.service(index)
     }
 

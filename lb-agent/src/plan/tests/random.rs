@@ -3,6 +3,7 @@
 //! empties them.
 
 use lb_common::table::region::RegionHeader;
+use lb_common::table::service::SERVICE_WORDS;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,14 +13,18 @@ use crate::plan::desired::Desired;
 use crate::plan::expand::PortKey;
 
 /// What clients of one frontend see: everything but ids and offsets.
-type Seen = BTreeMap<FrontendKey, Option<[(RegionHeader, Vec<(IpAddr, u16, u8)>, Vec<u16>); 2]>>;
+type Seen = BTreeMap<FrontendKey, Option<[SeenSet; SERVICE_WORDS]>>;
+/// A set's header, its backends, and who has each slot.
+type SeenSet = (RegionHeader, Vec<SeenBackend>, Vec<SeenBackend>);
+/// Address, port and flags.
+type SeenBackend = (IpAddr, u16, u8);
 
 /// The tables without ids and offsets.
 fn seen(memory: &Memory) -> Seen {
     let look = |offset| {
         let words = memory.region(offset).unwrap();
         let header = RegionHeader::decode([words[0], words[1]]);
-        let by_id = (0..header.count).map(|position| {
+        let backends = (0..header.count).map(|position| {
             let (word, is_upper) = RegionHeader::id_word(position);
             let raw = words[word as usize] >> if is_upper { 32 } else { 0 };
             let id = lb_common::id::BackendId::from_raw(lb_common::hash::lower(raw));
@@ -27,16 +32,14 @@ fn seen(memory: &Memory) -> Seen {
             let address = std::net::Ipv6Addr::from(record.address()).to_canonical();
             (address, record.port(), record.flags().0)
         });
-        let by_id: Vec<_> = by_id.collect();
-        // A region lists its backends by their ids, which depend on what was there before.
-        let mut backends = by_id.clone();
-        backends.sort_unstable();
+        let mut backends: Vec<_> = backends.collect();
+        // By address: the order of the list is that of ids, which are the planner's own.
         let slots = (0..header.table_size).map(|slot| {
             let (word, shift) = header.slot_word(slot);
-            let backend = &by_id[(words[word as usize] >> shift & 0xffff) as usize];
-            u16::try_from(backends.binary_search(backend).unwrap()).unwrap()
+            backends[(words[word as usize] >> shift & 0xffff) as usize]
         });
         let slots = slots.collect();
+        backends.sort_unstable();
         (header, backends, slots)
     };
     let frontends = memory.frontends.iter();
@@ -247,6 +250,6 @@ proptest! {
 
     #[test]
     fn tables_are_sound_when_they_are_too_small(events in proptest::collection::vec(event(), 1..16)) {
-        run(Capacity { frontends: 12, services: 9, arena_words: 2048, backends: 24 }, &events)?;
+        run(Capacity { frontends: 12, services: 9, arena_words: 2048, backends: 24, node_addresses: 8, source_ranges: 8 }, &events)?;
     }
 }

@@ -32,7 +32,7 @@ fn a_restart_removes_what_is_gone_and_keeps_the_rest() {
     let writes = apply(&mut memory, writes);
     assert_eq!(
         writes.len(),
-        2 + 2 + 1,
+        2 + 3 + 1,
         "frontends, words, flags of a backend"
     );
     sweep(&mut planner, &mut memory);

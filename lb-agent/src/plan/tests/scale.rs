@@ -13,6 +13,8 @@ const LARGE: Capacity = Capacity {
     services: 32_768,
     arena_words: 6_291_456,
     backends: 262_144,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 fn world(services: u32) -> World {

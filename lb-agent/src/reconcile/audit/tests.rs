@@ -17,6 +17,8 @@ const CAPACITY: Capacity = Capacity {
     services: 32,
     arena_words: 65_536,
     backends: 128,
+    node_addresses: 64,
+    source_ranges: 64,
 };
 
 type Tested = Reconciler<Memory>;
@@ -124,7 +126,8 @@ const DAMAGES: [(Table, &str, Damage); 14] = [
     ),
     (Table::Services, "entry 31 of nobody names", |memory| {
         let (_, offset) = web(memory);
-        let words = [ServiceWord::new(offset, 0), ServiceWord::default()];
+        let none = ServiceWord::default();
+        let words = [ServiceWord::new(offset, 0), none, none];
         memory.services.insert(31, words);
     }),
     (Table::Arena, "default/web:http (IPv4)", |memory| {

@@ -120,16 +120,16 @@ fn row_11_16_repeated_syncs_write_what_changed() {
     let is_region: fn(&Write) -> bool = |write| matches!(write, Write::WriteRegion { .. });
     assert_eq!(
         (count(&writes, is_region), count(&writes, is_word)),
-        (1, 2),
+        (1, 3),
         "d"
     );
     // Another address of the endpoint, then a second endpoint: one Service's words each.
     world.slice_mut("new").endpoints = vec![elsewhere("10.0.9.2")];
     let writes = settle(&mut planner, &mut memory, &world);
-    assert_eq!((count(&writes, is_word), named(&writes).len()), (2, 0), "e");
+    assert_eq!((count(&writes, is_word), named(&writes).len()), (3, 0), "e");
     world.slice_mut("new").endpoints.push(elsewhere("10.0.9.3"));
     let writes = settle(&mut planner, &mut memory, &world);
-    assert_eq!((count(&writes, is_word), named(&writes).len()), (2, 0), "f");
+    assert_eq!((count(&writes, is_word), named(&writes).len()), (3, 0), "f");
     // Emptied and restored.
     let endpoints = std::mem::take(&mut world.slice_mut("new").endpoints);
     settle(&mut planner, &mut memory, &world);

@@ -1,0 +1,44 @@
+//! Where a packet is seen, as a type.
+//!
+//! The four sides differ in what may concern them and in what they do with a packet that no flow
+//! has. As types, each program has only its own side's instructions, to verify and to run.
+
+use crate::flow::Hook;
+use crate::table::device::Role;
+
+/// A side of a kind of device.
+pub(super) trait Side {
+    /// What the device leads to.
+    const ROLE: Role;
+    /// Its side.
+    const HOOK: Hook;
+}
+
+/// What a pod sends.
+pub(super) struct FromWorkload;
+/// What a pod receives.
+pub(super) struct ToWorkload;
+/// What comes from other nodes and from outside.
+pub(super) struct FromUplink;
+/// What leaves for there.
+pub(super) struct ToUplink;
+
+impl Side for FromWorkload {
+    const ROLE: Role = Role::Workload;
+    const HOOK: Hook = Hook::Ingress;
+}
+
+impl Side for ToWorkload {
+    const ROLE: Role = Role::Workload;
+    const HOOK: Hook = Hook::Egress;
+}
+
+impl Side for FromUplink {
+    const ROLE: Role = Role::Uplink;
+    const HOOK: Hook = Hook::Ingress;
+}
+
+impl Side for ToUplink {
+    const ROLE: Role = Role::Uplink;
+    const HOOK: Hook = Hook::Egress;
+}

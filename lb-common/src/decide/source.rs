@@ -1,0 +1,92 @@
+//! A source address of this node for flows that came from outside and leave again.
+//!
+//! ```text
+//!            ingress (from the wire)                egress (to the wire)
+//! pair 1     C:c → V:v   ⇒  C:t → B:b    partner    B:b → C:t   ⇒  V:v → C:c
+//! pair 2     B:b → S:s   ⇒  B:b → C:t    partner    C:t → B:b   ⇒  S:s → B:b
+//! ```
+//!
+//! The backend is on another node and would answer the client C by a way that does not lead through
+//! this one, so it is given an address S that does: that of the device which routing chose. The host
+//! between the two hooks sees C and B only, so its policies, connection tracking and reverse-path
+//! checks hold. Pair 1 is made at ingress; what leaves by an uplink and is of a pair 1 that came by
+//! one gets pair 2 here. A packet of a pod leaves as it is: its pair 1 did not come from outside.
+
+use super::side::Side;
+use super::{Next, Step, Verdict, Workspace, event};
+use crate::conntrack;
+use crate::family::Family;
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
+use crate::id::Seconds;
+use crate::lookup;
+use crate::parse::{Packet, Transport};
+use crate::room::Room;
+use crate::tables::Tables;
+use crate::verdict::Reason;
+
+/// Prepares pair 2 of the flow that a packet is of which leaves by an uplink, if its pair 1 came by
+/// one.
+#[inline(never)]
+pub(super) fn choose<F: Family, S: Side>(
+    packet: &Packet<F>,
+    now: Seconds,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Step {
+    workspace.sticks = 0;
+    let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
+        return Step::done(Verdict::pass(Reason::NotService));
+    };
+    if !lookup::may_be_backend::<F>(tables, tuple.destination) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
+    // Where the replies of pair 1 are restored.
+    let key = FlowKey {
+        tuple: tuple.reverse(),
+        hook: S::HOOK,
+    };
+    if !tables.search(&key, now, &mut workspace.found) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
+    let Some(found) = workspace.found.get() else {
+        return Step::done(Verdict::pass(Reason::NotService));
+    };
+    if found.entry.direction != Direction::Reply || !found.entry.is_from_outside {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
+    let source = tables.source_address::<F>();
+    if F::halves(source) == [0; 2] {
+        return Step::done(Verdict::drop(Reason::NoSourceAddress));
+    }
+    let entry = put_entry(&tuple, &source, &found.entry, &mut workspace.entry);
+    entry.is_from_outside = true;
+    Step::next(
+        Next::Establish,
+        conntrack::first(event(tuple.protocol, tcp_flags)),
+    )
+}
+
+/// The entry of packets with `tuple`, which get the address `source`; `reply` is that of pair 1.
+#[inline(never)]
+fn put_entry<'r, F: Family>(
+    tuple: &FlowTuple<F>,
+    source: &F::Address,
+    reply: &FlowEntry<F>,
+    room: &'r mut Room<FlowEntry<F>>,
+) -> &'r mut FlowEntry<F> {
+    room.put(FlowEntry {
+        key: FlowKey {
+            tuple: *tuple,
+            hook: Hook::Egress,
+        },
+        translated: FlowTuple {
+            source: *source,
+            ..*tuple
+        },
+        direction: Direction::Original,
+        path: Path::Routed,
+        is_from_outside: false,
+        service: reply.service,
+        backend: reply.backend,
+    })
+}
