@@ -19,7 +19,7 @@ mod manifest;
 
 pub use self::{
     agent::{Agent, Program},
-    manifest::{Condition, Endpoint, Manifests, Port, Service},
+    manifest::{Condition, Endpoint, Exposure, Manifests, Pair, Policy, Port, Service, sockets},
 };
 
 /// Where the BPF file system is mounted.

@@ -15,6 +15,7 @@ pub mod http;
 pub mod lab;
 pub mod leak;
 pub mod machine;
+pub mod matrix;
 pub mod nft;
 pub mod ns;
 pub mod objects;
