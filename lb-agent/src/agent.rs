@@ -12,6 +12,7 @@ pub mod config;
 mod devices;
 mod error;
 mod names;
+mod node_addresses;
 mod objects;
 mod outside;
 mod published;
@@ -49,9 +50,11 @@ use crate::settings::Settings;
 use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
+use config::Purpose;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
+use node_addresses::NodeAddressKeeper;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
 use published::Published;
@@ -127,6 +130,7 @@ struct Agent {
     loaded: Loaded,
     reconciler: Reconciler<BpfDataplane>,
     keeper: DeviceKeeper,
+    addresses: NodeAddressKeeper,
     model: Model,
     devices: Devices,
     sweeper: Sweeper,
@@ -169,10 +173,12 @@ impl Agent {
         // Nothing is touched or opened by an agent that cannot run.
         let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
         let kernel_problems = setup::write_kernel(&settings);
+        let addresses = NodeAddressKeeper::new(dataplane.node_addresses()?);
+        let roles = dataplane.device_roles()?;
         let reconciler = Reconciler::start(dataplane)?;
         // The copy of an earlier agent's tables is gone.
         memory::give_back();
-        let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment)?;
+        let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment, &roles)?;
         for failure in failures {
             tracing::warn!("taking over a link: {failure}");
         }
@@ -186,6 +192,7 @@ impl Agent {
         );
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
+            addresses,
             model: Model::new(&settings.node_name),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
@@ -340,12 +347,15 @@ impl Agent {
     fn write_cidrs(&mut self) {
         let mut cidrs = self.settings.service_cidrs.clone();
         cidrs.extend_from_slice(self.model.service_cidrs());
-        let words = config::service_cidrs(&cidrs);
+        let mut words = config::cidrs(Purpose::Service, &cidrs);
         for (network, length) in &words.left_out {
             tracing::warn!(
                 "no room for service CIDR {network}/{length}: addresses in it that no Service has are not dropped"
             );
         }
+        // There is at most one of a family, so all fit.
+        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods());
+        words.words.extend(pods.words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words.words {
             if dataplane.config(word) != value
@@ -449,6 +459,7 @@ impl Agent {
                 .map(|(name, report)| format!("{name}: {report}")),
         );
         problems.extend(self.keeper.problems().cloned());
+        problems.extend(self.addresses.problem().cloned());
         problems.extend(self.kernel_problems.iter().cloned());
         problems.extend(self.outside.reports().into_values());
         let pending = u64::from(self.write_problem.is_some())
@@ -461,6 +472,6 @@ impl Agent {
             pending,
             problems.len(),
         );
-        self.published.write(pending, problems)
+        self.published.write(pending, problems, self.keeper.roles())
     }
 }

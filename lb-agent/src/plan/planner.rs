@@ -17,6 +17,7 @@ use super::filters::Bits;
 use super::frontends::Frontends;
 use super::health::HealthCheck;
 use super::ids::Ids;
+use super::ranges::PublishedRanges;
 use super::region::{Builder, Regions, SetKey};
 use super::report::{Report, Table};
 use super::{NodeView, ServiceView};
@@ -129,6 +130,8 @@ pub struct Planner {
     pub(super) frontends: Frontends,
     pub(super) service_bits: Bits,
     pub(super) backend_bits: Bits,
+    pub(super) node_port_bits: Bits,
+    pub(super) ranges: PublishedRanges,
     pub(super) planned: BTreeMap<ObjectName, Planned>,
     pub(super) reports: BTreeMap<ObjectName, Vec<Report>>,
     /// Words of an earlier agent's services that no port has adopted yet.
@@ -154,8 +157,10 @@ impl Planner {
             regions: Regions::new(capacity.arena_words),
             builder: Builder::default(),
             frontends: Frontends::default(),
-            service_bits: Bits::default(),
-            backend_bits: Bits::default(),
+            service_bits: Bits::of_addresses(),
+            backend_bits: Bits::of_addresses(),
+            node_port_bits: Bits::of_node_ports(),
+            ranges: PublishedRanges::default(),
             planned: BTreeMap::new(),
             reports: BTreeMap::new(),
             restored: BTreeMap::new(),
