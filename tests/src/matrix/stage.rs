@@ -33,7 +33,7 @@ const FIRST_MASQUERADED: u8 = 20;
 /// The cluster with its servers.
 #[derive(Debug)]
 pub struct MatrixStage {
-    servers: Vec<(TcpServer, UdpServer)>,
+    servers: Vec<(TcpServer, Vec<UdpServer>)>,
     cluster: Cluster,
 }
 
@@ -50,17 +50,22 @@ impl MatrixStage {
             [address::SERVICE_CIDR_V4, address::SERVICE_CIDR_V6],
         ];
         lab.outside().route(&networks, lab.node(1))?;
-        let servers = [
-            ("web-1", &lab.pod("web-1").ns),
-            ("web-2", &lab.pod("web-2").ns),
-            ("node1", &lab.node(1).ns),
-            ("node2", &lab.node(2).ns),
-        ];
+        let pods = ["web-1", "web-2"].map(|name| {
+            let pod = lab.pod(name);
+            (name, &pod.ns, pod.addresses())
+        });
+        let nodes = [("node1", 1), ("node2", 2)].map(|(name, number)| {
+            let node = lab.node(number);
+            (name, &node.ns, node.addresses())
+        });
+        let servers = pods.into_iter().chain(nodes);
         let servers = servers
-            .into_iter()
-            .map(|(name, ns)| {
+            .map(|(name, ns, addresses)| {
+                let udp = addresses.map(|address| SocketAddr::new(address, TARGET));
+                let udp = udp.into_iter();
+                let udp = udp.map(|address| UdpServer::start_at(ns, name, address));
                 let tcp = TcpServer::start(ns, name, TARGET)?;
-                Ok((tcp, UdpServer::start(ns, name, TARGET)?))
+                Ok((tcp, udp.collect::<Result<_>>()?))
             })
             .collect::<Result<_>>()?;
         for service in services(&cluster.lab) {
