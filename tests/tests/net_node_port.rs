@@ -171,7 +171,7 @@ fn flows_through_a_node_port_outlive_every_change_that_is_not_theirs(
     // Another device, another uplink, another address: none of the flows'.
     ip(
         &node,
-        "link add other0 type dummy\n\
+        "link add other0 type bridge\n\
          link set other0 up\n\
          addr add 192.0.2.77/32 dev other0\n\
          link add other1 type vxlan id 77 local 10.200.0.1 dev eth0 dstport 4790\n\
@@ -204,11 +204,10 @@ fn bulk_streams_pass_through_a_node_port(stage: &mut Stage) -> Result<()> {
 }
 
 fn source_ranges_hold_for_everybody_and_can_be_changed(stage: &mut Stage) -> Result<()> {
-    let [host] = [7];
     let exposure = |ranges: &[&str]| Exposure {
         source_ranges: ranges.iter().map(ToString::to_string).collect(),
         external_policy: Policy::Local,
-        ..Exposure::everywhere(host)
+        ..Exposure::everywhere(7)
     };
     let everyone = exposure(&[address::OUTSIDE_V4, address::OUTSIDE_V6]);
     let balancer = everyone.balancer.context("a load balancer's address")?;
