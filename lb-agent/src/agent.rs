@@ -8,12 +8,14 @@
 //! them; links of an earlier agent stay where they are and get the new programs at once. The
 //! datapath is left in place however the agent ends.
 
+mod audit;
 pub mod config;
 mod devices;
 mod error;
 mod names;
 mod node_addresses;
-mod objects;
+mod notes;
+pub(crate) mod objects;
 mod outside;
 mod published;
 mod reload;
@@ -47,14 +49,15 @@ use crate::model::index::Model;
 use crate::plan;
 use crate::reconcile::{Reconciler, retry_delay};
 use crate::settings::Settings;
-use crate::source::kubernetes::events::EventSink;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
+use audit::AuditKeeper;
 use config::Purpose;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
 use node_addresses::NodeAddressKeeper;
+use notes::Notes;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
 use published::Published;
@@ -74,7 +77,7 @@ pub fn run(settings: Settings) -> Result<(), AgentError> {
 
 /// Runs the agent likewise, and takes over what changes in the files the settings came from.
 pub fn run_watched(effective: Effective, watched: Watched) -> Result<(), AgentError> {
-    for warning in &effective.layers.warnings {
+    for warning in effective.layers.all_warnings() {
         tracing::warn!("{warning}");
     }
     run_until_told(effective.settings, Some((effective.layers, watched)))
@@ -135,6 +138,7 @@ struct Agent {
     devices: Devices,
     sweeper: Sweeper,
     published: Published,
+    audits: AuditKeeper,
     outside: OutsideKeeper,
     /// Why the kernel is not set as the settings ask.
     kernel_problems: Vec<String>,
@@ -142,8 +146,8 @@ struct Agent {
     /// Processor time that was spent on the model.
     index_time: Duration,
     reporter: Reporter,
-    /// Where Kubernetes Events go, if there is an API server.
-    events: Option<EventSink>,
+    /// What is told by Kubernetes Events.
+    notes: Notes,
     /// Whether the reconciler was told that everything is listed.
     is_listed: bool,
     /// Whether the tables have been complete once.
@@ -166,6 +170,7 @@ struct Agent {
 impl Agent {
     fn new(settings: Settings, variant: Variant) -> Result<Self, AgentError> {
         let published = Published::new(&settings)?;
+        audit::write_basis(&settings)?;
         let mut loaded = Loaded::load(&settings.pin_dir, &settings.sizes, variant)?;
         let is_adopted = loaded.is_adopted();
         let mut dataplane = BpfDataplane::open(loaded.paths())?;
@@ -194,6 +199,7 @@ impl Agent {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
             addresses,
             model: Model::new(&settings.node_name),
+            audits: AuditKeeper::new(&settings),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
             layers: Layers::default(),
@@ -207,7 +213,7 @@ impl Agent {
             outside,
             kernel_problems,
             reporter: Reporter::default(),
-            events: None,
+            notes: Notes::default(),
             is_listed: false,
             has_synced: false,
             has_work: false,
@@ -239,6 +245,7 @@ impl Agent {
         let mut sweeps = ticks(STEP_INTERVAL);
         let mut reclaims = ticks(RECLAIM_INTERVAL);
         let mut rereads = ticks(REREAD);
+        let mut requests = ticks(audit::REQUEST_INTERVAL);
         loop {
             let (publish_at, names_at) = (self.published.due_at(), self.names.due_at());
             tokio::select! {
@@ -269,6 +276,7 @@ impl Agent {
                 () = until(self.cut_at) => self.cut(),
                 _ = sweeps.tick() => self.sweep(),
                 _ = reclaims.tick() => self.reclaim(),
+                _ = requests.tick() => self.look_for_request(),
                 () = until(publish_at) => self.publish()?,
                 written = self.names.written() => {
                     if written? {
@@ -278,6 +286,7 @@ impl Agent {
                 () = until(names_at) => {
                     self.names.begin(&mut self.reconciler, ModelObjects(&self.model), self.is_listed);
                 }
+                () = until(Some(self.audits.due_at())) => self.audit(),
             }
         }
         if self.names.finish().await? {
@@ -296,7 +305,6 @@ impl Agent {
         let changed = self.model.apply_all(batch);
         self.index_time += clock::thread_time().saturating_sub(begin);
         for name in changed.services {
-            self.outside.changed(&name);
             self.reconciler.changed(name);
         }
         let objects = ModelObjects(&self.model);
@@ -341,6 +349,7 @@ impl Agent {
             .chain(report.problems.iter().map(ToString::to_string))
             .collect();
         self.published.set_api(report.api.as_ref());
+        self.notes.set_objects(report, &self.model);
         self.published.status_changed();
     }
 
@@ -398,8 +407,12 @@ impl Agent {
                 self.keep_devices();
                 memory::give_back();
             }
-            self.outside
-                .synced(&self.model, &self.settings, &self.devices);
+            self.outside.synced(
+                &self.model,
+                self.reconciler.planner(),
+                &self.settings,
+                &self.devices,
+            );
             self.names.synced();
         }
         if self.reconciler.has_flows_to_cut() && self.cut_at.is_none() {
@@ -438,6 +451,8 @@ impl Agent {
     }
 
     fn reclaim(&mut self) {
+        // What lasts is told again.
+        self.published.status_changed();
         match self.reconciler.sweep() {
             Ok(()) => {
                 self.has_work = true;
@@ -451,13 +466,10 @@ impl Agent {
         let mut problems = self.published.source_problems.clone();
         problems.extend(self.config_problem.clone());
         problems.extend(self.write_problem.clone());
-        problems.extend(
-            self.reconciler
-                .planner()
-                .reports()
-                .iter()
-                .map(|(name, report)| format!("{name}: {report}")),
-        );
+        let reports = self.reconciler.planner().reports();
+        self.tell(&reports);
+        let described = reports.iter();
+        problems.extend(described.map(|(name, report)| format!("{name}: {report}")));
         problems.extend(self.keeper.problems().cloned());
         problems.extend(self.addresses.problem().cloned());
         problems.extend(self.kernel_problems.iter().cloned());

@@ -25,6 +25,7 @@ mod run;
 mod service;
 mod settings;
 mod status;
+mod verify;
 mod version;
 pub mod view;
 
@@ -88,6 +89,8 @@ enum Command {
     Maps(maps::MapsArgs),
     /// Show what the kernel would do with a packet, and why
     Explain(explain::ExplainArgs),
+    /// Check that the kernel tables are what the source asks for; exits with 5 if they are not
+    Verify(verify::VerifyArgs),
     /// Remove programs, links and maps of this pin directory
     Cleanup(cleanup::CleanupArgs),
     /// Show and check settings
@@ -162,6 +165,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<(), CliError> {
         Command::Interface(command) => interface::run(&command, places),
         Command::Maps(args) => maps::run(&args, places),
         Command::Explain(args) => explain::run(&args, places),
+        Command::Verify(args) => verify::run(&args, places),
         Command::Cleanup(args) => cleanup::run(&args, places),
         Command::Config(command) => config::run(&command, places, matches),
         Command::Version(args) => version::run(&args, places),

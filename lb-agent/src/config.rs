@@ -14,6 +14,7 @@ pub mod reload;
 pub mod text;
 pub mod tree;
 pub mod value;
+mod without_effect;
 
 use std::net::SocketAddr;
 
@@ -78,6 +79,12 @@ pub fn apply(document: &Document, settings: &mut Settings) {
     client.kubeconfig.clone_from(&document.client.kubeconfig);
     client.qps = document.client.qps.unwrap_or(client.qps);
     client.burst = document.client.burst.unwrap_or(client.burst);
+    let audit = &mut settings.audit;
+    audit.interval = document
+        .audit
+        .interval
+        .map_or(audit.interval, |interval| interval.0);
+    audit.repair = document.audit.repair.unwrap_or(audit.repair);
 }
 
 const fn address(bind: Option<Bind>) -> Option<SocketAddr> {

@@ -10,3 +10,4 @@ pub mod index;
 pub mod name;
 pub mod node;
 pub mod service;
+pub mod uid;

@@ -12,6 +12,7 @@ pub mod proxy_health;
 pub mod report;
 mod server;
 pub mod service_health;
+mod slis;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use self::proxy_health::{IpFamily, ProxyHealth, Question};
 use self::report::{Reporter, Reports, Subject};
 use self::server::{json, not_found, respond};
 use self::service_health::HealthPorts;
+use self::slis::Slis;
 use crate::clock;
 use crate::dataplane::bpffs::PinPaths;
 use crate::settings::outside::Outside as OutsideSettings;
@@ -110,9 +112,11 @@ impl Outside {
         metrics.register(&mut registry);
         registry.register_collector(Box::new(PacketCollector { paths }));
         registry.register_collector(Box::new(ProcessCollector));
+        let slis = Slis::default();
+        let shown = slis.registry(health_seen.clone());
         let routers = (
-            health_router(&health_seen, &metrics),
-            metrics_router(Arc::new(registry), configz_seen),
+            health_router(&health_seen, &metrics, &slis),
+            metrics_router([registry, shown], configz_seen),
         );
         spawn(async move |servers| {
             servers.spawn(server::keep(
@@ -216,11 +220,16 @@ fn families(proc: &Path) -> Vec<IpFamily> {
     }
 }
 
-fn health_router(health: &watch::Receiver<ProxyHealth>, metrics: &Metrics) -> Router {
+fn health_router(health: &watch::Receiver<ProxyHealth>, metrics: &Metrics, slis: &Slis) -> Router {
     let route = |question| {
-        let (health, metrics) = (health.clone(), metrics.clone());
+        let (health, metrics, slis) = (health.clone(), metrics.clone(), slis.clone());
         any(async move || {
-            let answer = health.borrow().answer(question, clock::moment());
+            let now = clock::moment();
+            let answer = {
+                let health = health.borrow();
+                slis.answered(question, &health, now);
+                health.answer(question, now)
+            };
             metrics.answered(question, answer.status);
             json(answer)
         })
@@ -231,18 +240,20 @@ fn health_router(health: &watch::Receiver<ProxyHealth>, metrics: &Metrics) -> Ro
         .fallback(not_found)
 }
 
-fn metrics_router(registry: Arc<Registry>, configz: watch::Receiver<Arc<str>>) -> Router {
+fn metrics_router([all, slis]: [Registry; 2], configz: watch::Receiver<Arc<str>>) -> Router {
+    let shown = |registry: Registry| {
+        let registry = Arc::new(registry);
+        any(async move || {
+            let mut body = String::new();
+            match text::encode(&mut body, &registry) {
+                Ok(()) => respond(200, OPEN_METRICS, body),
+                Err(error) => respond(500, PLAIN, format!("writing the metrics: {error}\n")),
+            }
+        })
+    };
     Router::new()
-        .route(
-            "/metrics",
-            any(async move || {
-                let mut body = String::new();
-                match text::encode(&mut body, &registry) {
-                    Ok(()) => respond(200, OPEN_METRICS, body),
-                    Err(error) => respond(500, PLAIN, format!("writing the metrics: {error}\n")),
-                }
-            }),
-        )
+        .route("/metrics", shown(all))
+        .route("/metrics/slis", shown(slis))
         .route(
             "/proxyMode",
             any(async || respond(200, PLAIN, PROXY_MODE.to_owned())),

@@ -30,6 +30,7 @@ use crate::model::service::Service;
 
 pub mod addresses;
 pub mod arena;
+pub mod audit;
 pub mod clients;
 pub mod departed;
 pub mod desired;
@@ -43,7 +44,6 @@ pub mod ids;
 pub mod latency;
 pub mod names;
 pub mod node_ports;
-pub mod outlook;
 pub mod planner;
 mod ranges;
 pub mod region;
@@ -55,6 +55,7 @@ pub mod source_ranges;
 pub(crate) mod tests;
 pub mod usage;
 
+pub(crate) use diff::backend_key;
 pub(crate) use filters::{backend_bit, node_bit, node_port_bit, service_bit};
 
 /// A Service and the slices that belong to it.

@@ -19,6 +19,7 @@ use crate::model::name::ObjectName;
 use crate::plan::planner::Planner;
 use crate::plan::{NodeView, ServiceView};
 
+pub mod audit;
 #[cfg(test)]
 mod tests;
 

@@ -9,11 +9,13 @@ use lb_common::id::MAX_INDEX;
 use lb_common::table::config::MAX_CIDRS;
 
 use crate::dataplane::layout::Table;
+use audit::Audit;
 use client::ApiClient;
 use conntrack::KernelConntrack;
 use outside::Outside;
 use services::ServiceRules;
 
+pub mod audit;
 pub mod client;
 pub mod conntrack;
 pub mod outside;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub services: ServiceRules,
     /// How the API server is asked.
     pub client: ApiClient,
+    /// How the tables are compared with the plan.
+    pub audit: Audit,
 }
 
 impl Settings {
@@ -89,6 +93,7 @@ impl Settings {
             oom_score_adj: None,
             services: ServiceRules::default(),
             client: ApiClient::default(),
+            audit: Audit::default(),
         }
     }
 

@@ -17,12 +17,13 @@
 //! C is the client, V the service address, B the backend; a hairpin is a client that is its own
 //! backend. From outside, with a backend on another node, S is an address of this node. `t` is `c` unless another flow of the same client already holds that reply tuple.
 
-use crate::family::Family;
+use crate::family::{Family, V4, V6};
 use crate::id::{BackendId, ServiceId};
 
-/// A transport protocol that services can have (RFC 9293, 768, 9260), by its IANA number.
+/// A transport protocol that services can have (RFC 9293, 768, 9260), by its IANA number. Wide, so
+/// that [`FlowTuple`] has no gap: the compiler copies what is behind a gap byte by byte.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
+#[repr(u32)]
 pub enum Protocol {
     /// TCP.
     Tcp = 6,
@@ -56,7 +57,9 @@ impl Protocol {
 }
 
 /// Addresses, ports and protocol of a packet. Addresses in network order, ports in host order.
+/// Aligned and without a gap, so that it is copied word by word.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C, align(8))]
 pub struct FlowTuple<F: Family> {
     /// Address the packet comes from.
     pub source: F::Address,
@@ -69,6 +72,8 @@ pub struct FlowTuple<F: Family> {
     /// Transport protocol.
     pub protocol: Protocol,
 }
+
+const _: () = assert!(size_of::<FlowKey<V4>>() == 24 && size_of::<FlowKey<V6>>() == 48);
 
 impl<F: Family> FlowTuple<F> {
     /// The tuple of a packet in the other direction.
@@ -86,9 +91,10 @@ impl<F: Family> FlowTuple<F> {
 }
 
 /// The side of a device a program runs on. Part of a flow's key: a backend's reply passes its own
-/// device's ingress untouched and is restored only at the client's egress.
+/// device's ingress untouched and is restored only at the client's egress. Wide, so that [`FlowKey`]
+/// has no gap.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[repr(u8)]
+#[repr(u64)]
 pub enum Hook {
     /// Packets that the device hands to this host: for a workload, what the pod sends.
     Ingress = 0,
@@ -110,6 +116,7 @@ impl Hook {
 
 /// What a flow entry is found by.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
 pub struct FlowKey<F: Family> {
     /// The tuple as the packet has it at `hook`.
     pub tuple: FlowTuple<F>,
@@ -195,7 +202,6 @@ impl<F: Family> FlowEntry<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::V4;
 
     #[test]
     fn the_partner_of_a_partner_is_the_entry_itself() {

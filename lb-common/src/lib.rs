@@ -31,6 +31,7 @@ extern crate std;
 pub mod answer;
 pub mod checksum;
 pub mod conntrack;
+pub mod course;
 pub mod crc32c;
 pub mod decide;
 pub mod family;

@@ -1,8 +1,11 @@
 //! Memory for one value that the caller provides, because the kernel's stack has no room for it.
 
 /// A place for a `T`. All bytes zero is a valid one, an empty one: so it may lie in a kernel map.
+///
+/// A whole word says whether it is full, so that the value lies aligned: behind one byte, it would be
+/// copied byte by byte.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(u8)]
+#[repr(u64)]
 pub enum Room<T> {
     /// Nothing was put here yet.
     #[default]

@@ -314,14 +314,15 @@ impl ApiServer {
             .with_context(|| format!("listen at {} again", self.address))
     }
 
-    /// New connections meet a certificate by an authority that nobody was told of.
-    pub fn change_authority(&self) -> Result<()> {
+    /// New connections meet a certificate by an authority that nobody was told of: the one whose
+    /// certificate is returned.
+    pub fn change_authority(&self) -> Result<String> {
         if self.authority_pem.is_none() {
             bail!("this server speaks plain HTTP");
         }
         let identity = Identity::generate(self.address.ip())?;
         self.inner.change(|state| state.tls = Some(identity.config));
-        Ok(())
+        Ok(identity.authority_pem)
     }
 
     fn command(&self, command: Command) -> Result<()> {

@@ -1,21 +1,35 @@
 //! The benches: what it costs, measured on the machine at hand and printed beside the target.
 //!
+//! Contender and baseline alternate in one run, and ratios come first: they hold elsewhere too.
+//!
 //! A bench judges nothing: absolute figures say as much about the machine as about the code. The
 //! exception is `--smoke`, a run at a hundredth of the size that checks that every figure is there
 //! and none is beyond ten times its target.
 
-use std::path::Path;
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
 use anyhow::{Result, bail};
 
+mod compare;
+mod course;
 mod datapath;
+mod document;
+mod ground;
 mod machine;
 mod manifests;
+mod net;
 mod node;
+mod plot;
+mod race;
 mod report;
+mod rig;
 mod scale;
+mod services;
 
-use self::report::Report;
+use self::report::{Kept, Report};
 use crate::privilege;
 
 /// What is run.
@@ -31,7 +45,11 @@ pub struct Options {
 type Group = (&'static str, fn(&Options, &mut Report) -> Result<()>);
 
 /// The groups, in the order they are run in.
-const GROUPS: [Group; 2] = [("scale", scale::run), ("datapath", datapath::run)];
+const GROUPS: [Group; 3] = [
+    ("datapath", datapath::run),
+    ("net", net::run),
+    ("scale", scale::run),
+];
 
 /// Runs the benches and prints as they go; with `json`, writes machine and rows to that file too.
 pub fn run(options: &Options, json: Option<&Path>) -> Result<()> {
@@ -46,7 +64,23 @@ pub fn run(options: &Options, json: Option<&Path>) -> Result<()> {
         if options.group.as_deref().is_none_or(|group| group == name) {
             report.heading(name);
             run(options, &mut report)?;
+            if let Some(path) = json {
+                report.write(path)?;
+            }
         }
     }
-    report.finish(options.is_smoke, json)
+    report.finish(options.is_smoke)
+}
+
+/// Prints two kept runs beside each other.
+pub fn compare(before: &Path, after: &Path) -> Result<()> {
+    let text = compare::compare(&Kept::read(before)?, &Kept::read(after)?);
+    // A reader that left has seen enough.
+    io::stdout().write_all(text.as_bytes()).ok();
+    Ok(())
+}
+
+/// Makes `docs/performance.md` and its plots, below `root`, from a kept run.
+pub fn document(kept: &Path, root: &Path) -> Result<()> {
+    document::write(&Kept::read(kept)?, root)
 }

@@ -2,7 +2,8 @@
 //! real connections, on tables in memory.
 //!
 //! Nothing of it moves on but while [`Follower::pump`] or [`Follower::await_tables`] runs, so a test
-//! decides what the agent has heard of when something befalls it.
+//! decides what the agent has heard of when something befalls it. One that lives by itself is an
+//! [`Observer`](crate::observer::Observer).
 
 use std::fs;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use lb_agent::model::event::Event;
 use lb_agent::settings::ApiSettings;
 use lb_agent::source::kubernetes::backoff::Backoff;
 use lb_agent::source::kubernetes::events::{self, EventSink};
+use lb_agent::source::kubernetes::metrics::ApiMetrics;
 use lb_agent::source::kubernetes::{self, KubernetesOptions, Timing};
 use lb_agent::source::report::SourceReport;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,13 +34,33 @@ const TURN: Duration = Duration::from_millis(5);
 
 /// A source that runs, and what it says.
 #[derive(Debug)]
-struct Source {
+pub(crate) struct Source {
     /// Ended when this is dropped.
-    tasks: JoinSet<Result<()>>,
-    batches: mpsc::Receiver<Vec<Event>>,
-    reports: watch::Receiver<SourceReport>,
-    /// Kept, so that the source does not take the agent for gone.
-    _sink: EventSink,
+    pub(crate) tasks: JoinSet<Result<()>>,
+    pub(crate) batches: mpsc::Receiver<Vec<Event>>,
+    pub(crate) reports: watch::Receiver<SourceReport>,
+    /// Where Kubernetes Events go.
+    pub(crate) sink: EventSink,
+}
+
+impl Source {
+    /// Starts one on this runtime.
+    pub(crate) fn start(runtime: &Handle, options: KubernetesOptions) -> Self {
+        let (sender, batches) = mpsc::channel(QUEUED_BATCHES);
+        let (reporter, reports) = watch::channel(SourceReport::default());
+        let (sink, notes) = events::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(
+            async move { Ok(kubernetes::run(options, sender, reporter, notes).await?) },
+            runtime,
+        );
+        Self {
+            tasks,
+            batches,
+            reports,
+            sink,
+        }
+    }
 }
 
 /// An agent and the server it follows.
@@ -69,13 +91,15 @@ impl Follower {
             state_dir: state_dir.path().to_owned(),
             timing: timing(),
             seed,
+            metrics: ApiMetrics::default(),
+            looks_on: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         Ok(Self {
             replica: Replica::new(node, seed)?,
-            source: source(&runtime, &options),
+            source: Source::start(runtime.handle(), options.clone()),
             runtime,
             options,
             _state_dir: state_dir,
@@ -85,7 +109,7 @@ impl Follower {
     /// The agent dies, wherever it is, and another begins with the tables as they are.
     pub fn restart(&mut self) -> Result<()> {
         self.options.seed = self.options.seed.wrapping_add(1);
-        self.source = source(&self.runtime, &self.options);
+        self.source = Source::start(self.runtime.handle(), self.options.clone());
         self.replica.restart()
     }
 
@@ -111,19 +135,34 @@ impl Follower {
         check: impl Fn(&Actual) -> Result<()>,
         within: Duration,
     ) -> Result<()> {
+        self.await_replica(|replica| check(&replica.tables()?), within)
+    }
+
+    /// The same, of everything inside the agent.
+    pub fn await_replica(
+        &mut self,
+        check: impl Fn(&Replica) -> Result<()>,
+        within: Duration,
+    ) -> Result<()> {
         let started = clock::now();
         let mut is_worth_a_look = true;
         loop {
             let is_late = started.elapsed() >= within;
             if is_worth_a_look || is_late {
                 self.replica.settle()?;
-                match check(&self.replica.tables()?) {
-                    Ok(()) if self.replica.is_synced() => return Ok(()),
-                    Err(error) if is_late => {
-                        return Err(error.context(format!("{:?}", self.report())));
+                let is_synced = self.replica.is_synced();
+                if is_late && !is_synced {
+                    bail!("not synced: {:?}", self.report());
+                }
+                // Looking takes longer than all else, and what is not synced is not yet right.
+                if is_synced {
+                    match check(&self.replica) {
+                        Ok(()) => return Ok(()),
+                        Err(error) if is_late => {
+                            return Err(error.context(format!("{:?}", self.report())));
+                        }
+                        Err(_) => {}
                     }
-                    Ok(()) if is_late => bail!("not synced: {:?}", self.report()),
-                    _ => {}
                 }
             }
             is_worth_a_look = self.pump(TURN)?;
@@ -150,23 +189,5 @@ const fn timing() -> Timing {
             first: Duration::from_millis(2),
             longest: Duration::from_millis(20),
         },
-    }
-}
-
-fn source(runtime: &Runtime, options: &KubernetesOptions) -> Source {
-    let (events, batches) = mpsc::channel(QUEUED_BATCHES);
-    let (reporter, reports) = watch::channel(SourceReport::default());
-    let (sink, notes) = events::channel();
-    let mut tasks = JoinSet::new();
-    let options = options.clone();
-    tasks.spawn_on(
-        async move { Ok(kubernetes::run(options, events, reporter, notes).await?) },
-        runtime.handle(),
-    );
-    Source {
-        tasks,
-        batches,
-        reports,
-        _sink: sink,
     }
 }

@@ -14,6 +14,7 @@ pub mod host;
 pub mod http;
 pub mod lab;
 pub mod leak;
+pub mod lone_agent;
 pub mod machine;
 pub mod matrix;
 pub mod nft;

@@ -1,5 +1,6 @@
-//! The agent's API source in this process: what it says of an [`ApiServer`](crate::apiserver) goes
-//! through the model and the planner into tables in memory, as in the agent.
+//! An agent's source and inside as a [`Follower`](crate::follower::Follower) has them, on a thread of
+//! their own: they go on by themselves while a test does something to the server and waits for what
+//! comes of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,35 +9,29 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use lb_agent::dataplane::Capacity;
 use lb_agent::dataplane::memory::Memory;
 use lb_agent::model::event::Event;
 use lb_agent::model::index::Model;
-use lb_agent::model::name::ObjectName;
-use lb_agent::plan::{NodeView, ServiceView};
-use lb_agent::reconcile::{Objects, Reconciler};
 use lb_agent::settings::ApiSettings;
-use lb_agent::source::kubernetes::{self, KubernetesOptions, Timing, events};
+use lb_agent::source::kubernetes::events::EventSink;
+use lb_agent::source::kubernetes::metrics::ApiMetrics;
+use lb_agent::source::kubernetes::{KubernetesOptions, Timing};
 use lb_agent::source::report::SourceReport;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::apiserver::ApiServer;
 use crate::clock;
+use crate::follower::Source;
+use crate::replica::Replica;
 
 /// Longer than anything takes that is waited for, on a busy machine too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The Node of the source.
 pub const NODE: &str = "node-a";
-/// Room enough for what tests make.
-const CAPACITY: Capacity = Capacity {
-    frontends: 4_096,
-    services: 1_024,
-    arena_words: 1 << 20,
-    backends: 4_096,
-    node_addresses: 64,
-    source_ranges: 64,
-};
+/// Where random waits and failures begin.
+const SEED: u64 = 7;
 
 /// Waits that are short enough for a test, and long enough for a busy machine.
 pub fn quick() -> Timing {
@@ -50,16 +45,30 @@ pub fn quick() -> Timing {
 /// What the source has said so far, and what became of it.
 #[derive(Debug)]
 pub struct Seen {
-    /// All objects.
-    pub model: Model,
-    /// The tables.
-    pub tables: Reconciler<Memory>,
-    /// Whether the tables were ever written.
-    pub is_listed: bool,
+    /// The agent's inside.
+    pub replica: Replica,
     /// What is wrong.
     pub report: SourceReport,
     /// Full lists that began.
     pub restarts: usize,
+    /// Where Kubernetes Events go, once the source runs.
+    sink: Option<EventSink>,
+}
+
+impl Seen {
+    /// Whether the tables were ever written.
+    pub const fn is_listed(&self) -> bool {
+        self.replica.is_listed()
+    }
+
+    /// The tables.
+    ///
+    /// # Panics
+    ///
+    /// Never: an observed agent lives.
+    pub fn memory(&self) -> &Memory {
+        self.replica.memory().expect("an observed agent lives")
+    }
 }
 
 /// A source that runs; it ends when this is dropped.
@@ -75,20 +84,30 @@ pub struct Observer {
 impl Observer {
     /// Starts a source that keeps its state in `directory`.
     pub fn start(api: ApiSettings, directory: &Path, timing: Timing) -> Result<Self> {
+        Self::start_counted(api, directory, timing, ApiMetrics::default())
+    }
+
+    /// Likewise, and counts what it asks.
+    pub fn start_counted(
+        api: ApiSettings,
+        directory: &Path,
+        timing: Timing,
+        metrics: ApiMetrics,
+    ) -> Result<Self> {
         let options = KubernetesOptions {
             node_name: NODE.to_owned(),
             api,
             state_dir: directory.to_owned(),
             timing,
-            seed: 7,
+            seed: SEED,
+            metrics,
+            looks_on: false,
         };
-        let tables = Reconciler::start(Memory::new(CAPACITY))?;
         let seen = Arc::new(Mutex::new(Seen {
-            model: Model::new(NODE),
-            tables,
-            is_listed: false,
+            replica: Replica::new(NODE, SEED)?,
             report: SourceReport::default(),
             restarts: 0,
+            sink: None,
         }));
         let (stop, is_stopped) = oneshot::channel();
         let log = Log::default();
@@ -109,6 +128,11 @@ impl Observer {
         lock(&self.seen)
     }
 
+    /// Where the agent drops in what is to be told by Kubernetes Events.
+    pub fn sink(&self) -> Result<EventSink> {
+        clock::eventually("the source runs", PATIENCE, || Ok(self.seen().sink.clone()))
+    }
+
     /// Waits until it is as `is_so` says.
     pub fn await_seen(&self, what: &str, mut is_so: impl FnMut(&Seen) -> bool) -> Result<()> {
         let result = clock::eventually(what, PATIENCE, || Ok(is_so(&self.seen()).then_some(())));
@@ -121,14 +145,14 @@ impl Observer {
 
     fn described(&self) -> (Vec<String>, SourceReport) {
         let seen = self.seen();
-        (services(&seen.model), seen.report.clone())
+        (services(seen.replica.model()), seen.report.clone())
     }
 
     /// Waits until these are the Services, with so many endpoints: `ns/name 3`.
     pub fn await_services(&self, expected: &[&str]) -> Result<()> {
         let what = format!("the Services are {expected:?}");
         self.await_seen(&what, |seen| {
-            seen.is_listed && services(&seen.model) == expected
+            seen.is_listed() && services(seen.replica.model()) == expected
         })
     }
 
@@ -205,69 +229,29 @@ fn observe(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let (sender, mut batches) = mpsc::channel(16);
-        let (reporter, mut reports) = watch::channel(SourceReport::default());
-        let (_sink, notes) = events::channel();
-        let source = kubernetes::run(options, sender, reporter, notes);
-        tokio::pin!(source);
+        let mut source = Source::start(&Handle::current(), options);
+        lock(seen).sink = Some(source.sink.clone());
         loop {
             tokio::select! {
                 biased;
                 _ = &mut is_stopped => return Ok(()),
-                result = &mut source => return result.map_err(Into::into),
-                Some(batch) = batches.recv() => take_in(&mut lock(seen), batch)?,
-                Ok(()) = reports.changed() => {
-                    lock(seen).report = reports.borrow_and_update().clone();
+                Some(ended) = source.tasks.join_next() => return ended?,
+                Some(batch) = source.batches.recv() => take_in(&mut lock(seen), batch)?,
+                Ok(()) = source.reports.changed() => {
+                    lock(seen).report = source.reports.borrow_and_update().clone();
                 }
             }
         }
     })
 }
 
-/// As the agent does it.
 fn take_in(seen: &mut Seen, batch: Vec<Event>) -> Result<()> {
     let restarts = batch.iter().filter(|it| matches!(it, Event::Restarted(_)));
     seen.restarts += restarts.count();
-    let changed = seen.model.apply_all(batch);
-    for name in changed.services {
-        seen.tables.changed(name);
-    }
-    let objects = ModelObjects(&seen.model);
-    if changed.node {
-        seen.tables.all_changed(&objects);
-    }
-    if !seen.is_listed && seen.model.is_ready() {
-        seen.is_listed = true;
-        seen.tables.listed(&objects);
-    }
-    seen.tables.run(&objects)?;
-    seen.tables.dataplane().check()?;
+    seen.replica.take_in(batch)?;
+    seen.replica.settle()?;
+    seen.memory().check()?;
     Ok(())
-}
-
-/// The model as the planner reads it.
-struct ModelObjects<'a>(&'a Model);
-
-impl Objects for ModelObjects<'_> {
-    fn view(&self, name: &ObjectName) -> Option<ServiceView<'_>> {
-        let service = self.0.service(name)?;
-        Some(ServiceView::new(service, self.0.slices(name)))
-    }
-
-    fn names(&self) -> Vec<ObjectName> {
-        let services = self.0.services();
-        services.map(|service| service.name.clone()).collect()
-    }
-
-    fn node(&self) -> NodeView<'_> {
-        let node = self.0.node();
-        NodeView {
-            name: self.0.node_name(),
-            zone: node.and_then(|node| node.zone.as_deref()),
-            addresses: node.map_or(&[], |node| &node.addresses),
-            service_cidrs: self.0.service_cidrs(),
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,12 +6,18 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Error, Result, bail};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use lb_agent::audit::compare::{Sides, compare};
+use lb_agent::audit::difference::Difference;
+use lb_agent::audit::picture::{Filters, Picture};
 use lb_agent::dataplane::memory::{Flaky, Memory};
 use lb_agent::dataplane::{Actual, Capacity, Dataplane as _, DataplaneError};
 use lb_agent::model::event::{Event, Kind};
 use lb_agent::model::index::Model;
 use lb_agent::model::name::ObjectName;
+use lb_agent::plan::desired::Desired;
+use lb_agent::plan::names::Names;
 use lb_agent::plan::{NodeView, ServiceView};
+use lb_agent::reconcile::audit::{Audit, AuditStep, Found};
 use lb_agent::reconcile::{Objects, Reconciler};
 use lb_agent::source::convert;
 use lb_agent::source::intern::Interner;
@@ -123,6 +129,22 @@ impl Replica {
         }
     }
 
+    /// All objects.
+    pub const fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Whether both lists have been there, so that tables are written.
+    pub const fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// The tables themselves; `None` while the agent is dead.
+    pub fn memory(&self) -> Option<&Memory> {
+        let reconciler = self.reconciler.as_ref()?;
+        Some(&reconciler.dataplane().inner)
+    }
+
     /// Whether both lists are there and the tables say what they say.
     pub fn is_synced(&self) -> bool {
         let reconciler = self.reconciler.as_ref();
@@ -140,6 +162,42 @@ impl Replica {
         let memory = &reconciler.dataplane().inner;
         memory.check()?;
         Ok(memory.read_all()?)
+    }
+
+    /// What `steerage verify` says of the tables of `other`: compared with a plan made from nothing,
+    /// of the objects that this one knows.
+    pub fn verify(&self, other: &Self) -> Result<Vec<Difference>> {
+        let reconciler = other.reconciler.as_ref().context("the agent is dead")?;
+        let memory = &reconciler.dataplane().inner;
+        let objects = ModelObjects(&self.model);
+        let views = self.model.services();
+        let views = views.map(|it| ServiceView::new(it, self.model.slices(&it.name)));
+        let desired = Desired::of(views, &objects.node());
+        let source = Picture::of_desired(&desired, BTreeMap::new());
+        let filters = Filters {
+            services: memory.service_filter.clone(),
+            backends: memory.backend_filter.clone(),
+        };
+        let names = Names::default();
+        let kernel = Picture::of_tables(&memory.read_all()?, filters, &source, &names);
+        Ok(compare(Sides {
+            source: &source,
+            agent: None,
+            kernel: &kernel,
+        }))
+    }
+
+    /// What the agent's own audit finds, once it is synced.
+    pub fn audit(&mut self) -> Result<Found> {
+        let reconciler = self.reconciler.as_mut().context("the agent is dead")?;
+        let mut audit = Audit::new(false);
+        loop {
+            match reconciler.audit(&mut audit)? {
+                AuditStep::More => {}
+                AuditStep::Done(found) => return Ok(found),
+                AuditStep::Waits => bail!("writes are under way"),
+            }
+        }
     }
 
     /// The event of an object that is there; `None` for one that is nobody's business, which counts

@@ -30,7 +30,7 @@ use crate::packets::{self, PacketBuilder};
 use crate::tables::{MemoryTables, ServicePort, World};
 
 #[path = "sequence/checksum.rs"]
-mod checksum;
+pub(crate) mod checksum;
 #[path = "sequence/script.rs"]
 mod script;
 

@@ -1,6 +1,7 @@
 //! The recording of a real cluster, served by the API server of the tests and followed by the
 //! agent's own source: whatever befalls streams, server and agent between any two changes, the
-//! tables end as the oracle says, and as an agent makes them that begins with empty ones.
+//! tables end as the oracle says, and as an agent makes them that begins with empty ones, and
+//! `steerage verify` and the agent's own audit find nothing.
 #![expect(
     clippy::tests_outside_test_module,
     reason = "a test binary is nothing but tests"
@@ -23,9 +24,9 @@ use lb_tests::replica::Replica;
 /// Ten times as long as anything takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs of each of the four parts.
-const RUNS: u64 = 12;
+const RUNS: u64 = 55;
 /// Changes of one run.
-const CHANGES: usize = 40;
+const CHANGES: usize = 30;
 /// What the source asks for.
 const WATCHED: [Resource; 4] = [
     Resource::Services,
@@ -106,7 +107,10 @@ impl Disturbance {
 fn compare(follower: &mut Follower, present: &Present<'_>) -> Result<()> {
     let expected = Expected::of(&present.cluster(NODE));
     let check = |found: &Actual| tables::check(found, &expected);
-    follower.await_tables(check, PATIENCE)
+    follower.await_tables(check, PATIENCE)?;
+    let found = follower.replica.audit()?;
+    ensure!(found.total() == 0, "the agent's own audit: {found:?}");
+    Ok(())
 }
 
 /// The same, and until they are what an agent makes of these objects that begins with empty ones.
@@ -118,7 +122,13 @@ fn compare_with_fresh(follower: &mut Follower, present: &Present<'_>) -> Result<
     fresh.settle()?;
     let wanted = fresh.tables()?;
     compare(follower, present)?;
-    follower.await_tables(|found| tables::check_same(found, &wanted), PATIENCE)
+    let check = |found: &Replica| {
+        tables::check_same(&found.tables()?, &wanted)?;
+        let differences = fresh.verify(found)?;
+        ensure!(differences.is_empty(), "verify: {differences:#?}");
+        Ok(())
+    };
+    follower.await_replica(check, PATIENCE)
 }
 
 /// A server in the state of the recording at some point, which takes no Events: they would take up
@@ -155,7 +165,7 @@ fn run(seed: u64) -> Result<()> {
                 .befall(&server, &mut follower)
                 .with_context(|| format!("{disturbance:?}"))?;
         }
-        if dice.one_in(10) {
+        if dice.one_in(20) {
             compare(&mut follower, &present)
                 .with_context(|| format!("after {number} changes from {first}: {story:?}"))?;
         }

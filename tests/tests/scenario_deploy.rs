@@ -19,6 +19,10 @@ use lb_agent::config::apply;
 use lb_agent::config::layers::Layers;
 use lb_agent::settings::outside::HEALTH_PORT;
 use lb_agent::settings::{DEFAULT_PIN_DIR, DEFAULT_STATE_DIR, Settings};
+use lb_agent::source::kubernetes::events::{Gravity, Note, Regarding};
+use lb_tests::apiserver::{ApiServer, Cut, PolicyRule, Request, Resource, Verb};
+use lb_tests::clock;
+use lb_tests::observer::{NODE, Observer, PATIENCE, Seen, quick, service_account};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -34,14 +38,13 @@ const NODE_PROXIER: [(&str, &str, &[&str]); 7] = [
     ("events.k8s.io", "events", &["create", "patch", "update"]),
 ];
 
-/// What the agent asks for, by group and resource. Whoever records the requests of an agent checks
-/// them against this.
+/// What an agent asks for, by group and resource: no more, and no less.
 const ASKED: [(&str, &str, &[&str]); 5] = [
-    ("", "services", &["list", "watch"]),
     ("", "nodes", &["list", "watch"]),
+    ("", "services", &["list", "watch"]),
     ("discovery.k8s.io", "endpointslices", &["list", "watch"]),
-    ("networking.k8s.io", "servicecidrs", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
+    ("networking.k8s.io", "servicecidrs", &["list", "watch"]),
 ];
 
 fn deploy(name: &str) -> PathBuf {
@@ -156,12 +159,10 @@ fn every_flag_and_variable_is_the_binarys_own() {
         let (flag, _) = flag.split_once('=').unwrap();
         assert!(known.contains(flag), "steerage run has no --{flag}");
     }
-    // The values too; that of --source belongs to the API source.
-    let parsed = given.iter().map(|argument| match argument.as_str() {
-        "--source=kubernetes" => "--source=dir:/manifests",
-        other => other,
-    });
-    let all = ["steerage"].into_iter().chain(parsed);
+    // The values too.
+    let all = ["steerage"]
+        .into_iter()
+        .chain(given.iter().map(String::as_str));
     cli::command().try_get_matches_from(all).unwrap();
     let variables: BTreeSet<_> = command
         .get_arguments()
@@ -356,6 +357,86 @@ fn the_rights_are_enough_and_no_wider_than_kube_proxys() {
     assert_eq!(subjects.len(), 1);
     assert_eq!(Some(&subjects[0].name), account.metadata.name.as_ref());
     assert_eq!(subjects[0].namespace, account.metadata.namespace);
+}
+
+/// The rules of `deploy/rbac.yaml`, as an API server has them.
+fn rules() -> Vec<PolicyRule> {
+    let mut documents = documents("rbac.yaml").into_iter();
+    let role = documents
+        .find(|document| document["kind"] == "ClusterRole")
+        .unwrap();
+    serde_json::from_value(role["rules"].clone()).unwrap()
+}
+
+/// What a source did in a life with everything in it: lists in streams and in pages, changes, a
+/// stream that is cut, a history that is forgotten, an Event and the same again.
+fn requests_of_a_life() -> Vec<Request> {
+    let server = ApiServer::start_tls().unwrap();
+    server.accept_tokens(&[("right", "system:serviceaccount:kube-system:steerage")]);
+    server.permit_only(rules());
+    let mut requests = Vec::new();
+    for streams_lists in [true, false] {
+        server.stream_lists(streams_lists);
+        let place = tempfile::tempdir().unwrap();
+        let api = service_account(&server, place.path(), "right").unwrap();
+        let observer = Observer::start(api, place.path(), quick()).unwrap();
+        observer
+            .await_seen("everything is listed", Seen::is_listed)
+            .unwrap();
+        let note = Note {
+            gravity: Gravity::Warning,
+            regarding: Regarding::node(NODE),
+            reason: "Tested",
+            action: "Test",
+            text: format!("streaming lists: {streams_lists}"),
+        };
+        let sink = observer.sink().unwrap();
+        for verb in [Verb::Create, Verb::Patch] {
+            assert!(sink.send(note.clone()));
+            clock::eventually("the Event is taken", PATIENCE, || {
+                let mut asked = server.requests().into_iter();
+                Ok(asked
+                    .find(|request| request.resource == Resource::Events && request.verb == verb))
+            })
+            .unwrap();
+        }
+        server.compact();
+        for resource in [Resource::Services, Resource::EndpointSlices] {
+            server.cut(resource, Cut::Abort);
+        }
+        let web = serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "ns"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        });
+        server.apply(&web).unwrap();
+        observer.await_services(&["ns/web 0"]).unwrap();
+        observer.end().unwrap();
+        requests.extend(server.requests());
+        server.delete(Resource::Services, "ns", "web").unwrap();
+        server.forget_requests();
+    }
+    requests
+}
+
+#[test]
+fn an_agent_with_these_rights_is_refused_nothing_and_asks_for_nothing_else() {
+    let mut asked: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    let requests = requests_of_a_life();
+    for request in &requests {
+        assert!(!matches!(request.status, 401 | 403), "{request:?}");
+        let key = (request.resource.group(), request.resource.plural());
+        asked.entry(key).or_default().insert(request.verb.name());
+    }
+    let asked: Vec<(&str, &str, Vec<&str>)> = asked
+        .into_iter()
+        .map(|((group, resource), verbs)| (group, resource, verbs.into_iter().collect()))
+        .collect();
+    let expected: Vec<_> = ASKED
+        .iter()
+        .map(|(group, resource, verbs)| (*group, *resource, verbs.to_vec()))
+        .collect();
+    assert_eq!(asked, expected);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_wrong_token_is_one_line_and_an_event_and_a_right_one_is_read_when_it_comes(
     let api = service_account(&server, place.path(), "wrong").unwrap();
     let observer = Observer::start(api, place.path(), quick()).unwrap();
     let lines = trouble(&observer, || {
-        assert!(!observer.seen().is_listed);
+        assert!(!observer.seen().is_listed());
         fs::write(place.path().join("token"), "right").unwrap();
     });
     assert_eq!(lines.len(), 1, "{lines:#?}");
@@ -128,7 +128,7 @@ fn a_wrong_authority_is_one_line_and_nothing_is_programmed() {
     fs::write(place.path().join("ca.crt"), other.authority_pem().unwrap()).unwrap();
     let observer = Observer::start(api, place.path(), quick()).unwrap();
     let lines = trouble(&observer, || {
-        assert!(!observer.seen().is_listed);
+        assert!(!observer.seen().is_listed());
         assert!(
             server.requests().is_empty(),
             "no token is sent to a stranger"
@@ -160,13 +160,13 @@ fn a_missing_permission_is_one_line_and_an_event_and_the_tables_stay() {
     let api = service_account(&server, place.path(), "right").unwrap();
     let observer = Observer::start(api, place.path(), quick()).unwrap();
     observer.await_services(&["ns/web 0"]).unwrap();
-    let before = observer.seen().tables.dataplane().frontends.clone();
+    let before = observer.seen().memory().frontends.clone();
     for verb in [Verb::List, Verb::Watch] {
         server.forbid(verb, Resource::Services);
     }
     server.cut(Resource::Services, lb_tests::apiserver::Cut::Abort);
     let lines = trouble(&observer, || {
-        assert_eq!(observer.seen().tables.dataplane().frontends, before);
+        assert_eq!(observer.seen().memory().frontends, before);
         server.forbid_nothing();
     });
     assert_eq!(lines.len(), 1, "{lines:#?}");
@@ -184,7 +184,7 @@ fn a_node_that_does_not_exist_is_one_line_and_an_event_and_services_work() {
     let api = service_account(&server, place.path(), "right").unwrap();
     let observer = Observer::start(api, place.path(), quick()).unwrap();
     let lines = trouble(&observer, || {
-        assert!(observer.seen().is_listed);
+        assert!(observer.seen().is_listed());
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
         server.apply(&node).unwrap();
     });

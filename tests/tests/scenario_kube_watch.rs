@@ -11,7 +11,7 @@ use lb_agent::settings::ApiSettings;
 use lb_agent::source::kubernetes::Timing;
 use lb_tests::apiserver::{ApiServer, Cut, Fault, Resource, Rule, Verb};
 use lb_tests::clock;
-use lb_tests::observer::{NODE, Observer, PATIENCE, quick, services};
+use lb_tests::observer::{NODE, Observer, PATIENCE, Seen, quick, services};
 use lb_tests::recording::Recording;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -90,7 +90,7 @@ fn a_cluster_is_listed_and_followed() {
         .unwrap();
     server.delete(Resource::Services, "ns", "old").unwrap();
     observer.await_services(&["ns/web 3"]).unwrap();
-    assert_eq!(observer.seen().tables.dataplane().frontends.len(), 2);
+    assert_eq!(observer.seen().memory().frontends.len(), 2);
     server.apply(&service("new", 3)).unwrap();
     observer.await_services(&["ns/new 0", "ns/web 3"]).unwrap();
     for name in ["web", "new"] {
@@ -98,7 +98,7 @@ fn a_cluster_is_listed_and_followed() {
     }
     observer
         .await_seen("no frontend is left", |seen| {
-            seen.tables.dataplane().frontends.is_empty()
+            seen.memory().frontends.is_empty()
         })
         .unwrap();
     assert_eq!(observer.warnings(), Vec::<String>::new());
@@ -299,7 +299,7 @@ fn an_api_away_and_back_with_everything_changed_replaces_everything() {
     let server = server();
     let (observer, _directory) = observer(&server, quick());
     observer.await_services(&["ns/old 1", "ns/web 2"]).unwrap();
-    let before = observer.seen().tables.dataplane().clone();
+    let before = observer.seen().memory().clone();
     server.close().unwrap();
     observer
         .await_seen("the server is missed", |seen| {
@@ -321,7 +321,7 @@ fn an_api_away_and_back_with_everything_changed_replaces_everything() {
         .unwrap();
     server.apply(&service("new", 3)).unwrap();
     server.compact();
-    let now = observer.seen().tables.dataplane().clone();
+    let now = observer.seen().memory().clone();
     assert_eq!(now.frontends, before.frontends, "what is programmed stays");
     assert_eq!(now.backends, before.backends);
     // Slices are back first, and nothing is taken for gone by them alone.
@@ -329,7 +329,7 @@ fn an_api_away_and_back_with_everything_changed_replaces_everything() {
     server.reopen().unwrap();
     observer
         .await_seen("the slices are back", |seen| {
-            services(&seen.model) == ["ns/old 1", "ns/web 3"]
+            services(seen.replica.model()) == ["ns/old 1", "ns/web 3"]
         })
         .unwrap();
     server.inject_nothing();
@@ -361,8 +361,8 @@ fn nothing_is_written_before_both_kinds_are_listed() {
                     .is_some_and(|api| api.last_event_at.is_some() && !api.problems.is_empty())
             })
             .unwrap();
-        assert!(!observer.seen().is_listed);
-        assert!(observer.seen().tables.dataplane().is_empty());
+        assert!(!observer.seen().is_listed());
+        assert!(observer.seen().memory().is_empty());
         server.inject_nothing();
         observer.await_services(&["ns/old 1", "ns/web 2"]).unwrap();
     }
@@ -375,7 +375,7 @@ fn a_recorded_cluster_arrives_whole_whatever_happens_to_its_streams() {
     recording.begin(&server).unwrap();
     let (followed, _directory) = observer(&server, quick());
     followed
-        .await_seen("it is listed", |seen| seen.is_listed)
+        .await_seen("it is listed", Seen::is_listed)
         .unwrap();
     let middle = recording
         .steps
@@ -405,16 +405,14 @@ fn a_recorded_cluster_arrives_whole_whatever_happens_to_its_streams() {
         }
         // A source that starts now sees the objects of this moment alone.
         let (fresh, _directory) = observer(&server, quick());
-        fresh
-            .await_seen("it is listed", |seen| seen.is_listed)
-            .unwrap();
-        let expected = services(&fresh.seen().model);
+        fresh.await_seen("it is listed", Seen::is_listed).unwrap();
+        let expected = services(fresh.seen().replica.model());
         counts.push(expected.len());
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         followed.await_services(&expected).unwrap();
         let (followed, fresh) = (followed.seen(), fresh.seen());
-        let frontends = |seen: &lb_tests::observer::Seen| {
-            let tables = seen.tables.dataplane();
+        let frontends = |seen: &Seen| {
+            let tables = seen.memory();
             tables.frontends.keys().copied().collect::<Vec<_>>()
         };
         assert_eq!(frontends(&followed), frontends(&fresh));

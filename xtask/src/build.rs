@@ -54,6 +54,11 @@ pub(crate) fn objects() -> Result<()> {
     object(&toolchain, Object::DebugLog, Arch::host())
 }
 
+/// The bench's object, for this machine.
+pub(crate) fn bench_object() -> Result<()> {
+    object(&toolchain::find_or_install()?, Object::Bench, Arch::host())
+}
+
 /// Builds one object and leaves it at [`Object::path`].
 pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Result<()> {
     // One directory per machine: the flags differ, and cargo would rebuild `core` at each change.
@@ -66,6 +71,8 @@ pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Resul
             "--locked",
             "--package",
             "lb-ebpf",
+            "--bin",
+            object.binary(),
             "--profile",
             "bpf",
         ])
@@ -96,7 +103,8 @@ pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Resul
     }
     process::run(&mut cargo)?;
 
-    let built = target_dir.join("bpfel-unknown-none/bpf/steerage-bpf");
+    let built = target_dir.join("bpfel-unknown-none/bpf");
+    let built = built.join(object.binary());
     let kept = object.path(arch);
     if let Some(folder) = kept.parent() {
         fs::create_dir_all(folder)

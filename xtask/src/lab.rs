@@ -1,10 +1,10 @@
 //! `demo` and `bench`: programs of crate `lb-tests`, run on a prepared machine.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
-use crate::{build, machine, process, test};
+use crate::{arch::Arch, build, machine, process, test, workspace::Object};
 
 /// Flags of `demo`.
 #[derive(clap::Args, Debug)]
@@ -17,8 +17,11 @@ pub(crate) struct DemoArgs {
 /// Flags of `bench`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// Run only this group
-    group: Option<String>,
+    /// Run only this group; or `compare`, or `document`
+    task: Option<String>,
+    /// The kept runs that `compare` or `document` reads
+    #[arg(value_name = "RUN")]
+    runs: Vec<PathBuf>,
     /// One short round of each: shows that the benches run, measures nothing
     #[arg(long)]
     smoke: bool,
@@ -34,21 +37,40 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<()> {
 
 /// The subcommand `bench`.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
-    let mut words: Vec<String> = args.group.iter().cloned().collect();
+    let mut words: Vec<String> = args.task.iter().cloned().collect();
+    // The program runs at the repository's root, paths are meant from here.
+    for run in &args.runs {
+        words.push(std::path::absolute(run)?.display().to_string());
+    }
     if args.smoke {
         words.push("--smoke".to_owned());
     }
     if let Some(file) = &args.json {
-        // The program runs at the repository's root, the path is meant from here.
         let file = std::path::absolute(file)?;
         words.extend(["--json".to_owned(), file.display().to_string()]);
     }
+    if matches!(args.task.as_deref(), Some("compare" | "document")) {
+        let mut bench = program("bench", &words);
+        // Where they are, name them: the agent would else be built again for their absence.
+        if Object::Normal.path(Arch::host()).is_file() {
+            build::with_objects(&mut bench);
+        }
+        return process::run(&mut bench);
+    }
+    machine::prepare_bench()?;
+    build::bench_object()?;
     run("bench", &words)
 }
 
-fn run(program: &str, args: &[String]) -> Result<()> {
+fn run(name: &str, args: &[String]) -> Result<()> {
     machine::prepare()?;
     build::everything()?;
+    process::run(test::with_paths(build::with_objects(&mut program(
+        name, args,
+    ))))
+}
+
+fn program(name: &str, args: &[String]) -> Command {
     let mut cargo = process::cargo();
     cargo.args([
         "run",
@@ -57,9 +79,13 @@ fn run(program: &str, args: &[String]) -> Result<()> {
         "--package",
         "lb-tests",
         "--bin",
-        program,
+        name,
         "--",
     ]);
     cargo.args(args);
-    process::run(test::with_paths(build::with_objects(&mut cargo)))
+    cargo.env(
+        "STEERAGE_BENCH_OBJECT_PATH",
+        Object::Bench.path(Arch::host()),
+    );
+    cargo
 }

@@ -17,6 +17,14 @@ const PROGRAMS: [Need; 3] = [
     Need::program("nft", "nftables"),
 ];
 
+/// Programs that only the bench calls, for the kernel's own rules.
+const BENCH_PROGRAMS: [Need; 1] = [Need::program("iptables-legacy-restore", "iptables")];
+
+/// Installs what the bench needs beside what the lab does.
+pub(crate) fn prepare_bench() -> Result<()> {
+    apt::ensure(&BENCH_PROGRAMS, "load the rules to compare with")
+}
+
 /// Installs what the lab needs and mounts bpffs; says what it did.
 pub(crate) fn prepare() -> Result<()> {
     if !apt::is_root() {

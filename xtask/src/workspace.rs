@@ -18,21 +18,32 @@ pub(crate) fn target_dir() -> PathBuf {
     root().join(named)
 }
 
-/// The kernel object: the one the agent embeds, or the one that logs flow decisions.
+/// A kernel object: the one the agent embeds, the one that logs flow decisions, or the bench's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     /// No logging in it.
     Normal,
     /// Logs flow decisions through aya-log.
     DebugLog,
+    /// What the bench measures with and against.
+    Bench,
 }
 
 impl Object {
+    /// The target of the package `lb-ebpf` that it is built from.
+    pub(crate) const fn binary(self) -> &'static str {
+        match self {
+            Self::Normal | Self::DebugLog => "steerage-bpf",
+            Self::Bench => "steerage-bench-bpf",
+        }
+    }
+
     /// Where `build` leaves the object; another architecture's has its name in the file.
     pub(crate) fn path(self, arch: Arch) -> PathBuf {
         let stem = match self {
             Self::Normal => "steerage-bpf",
             Self::DebugLog => "steerage-bpf-debug",
+            Self::Bench => "steerage-bench-bpf",
         };
         let name = if arch == Arch::host() {
             format!("{stem}.o")

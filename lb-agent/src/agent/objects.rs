@@ -7,11 +7,11 @@ use crate::reconcile::Objects;
 
 /// A borrowed model.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ModelObjects<'a>(pub(super) &'a Model);
+pub(crate) struct ModelObjects<'a>(pub(crate) &'a Model);
 
 impl<'a> ModelObjects<'a> {
     /// The node, as far as the source has named it.
-    pub(super) fn node_view(self) -> NodeView<'a> {
+    pub(crate) fn node_view(self) -> NodeView<'a> {
         let Self(model) = self;
         let node = model.node();
         NodeView {

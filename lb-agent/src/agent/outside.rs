@@ -1,6 +1,5 @@
 //! From the agent's loop to what it shows to the outside.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,26 +21,24 @@ use crate::outside::proxy_health::IpFamily;
 use crate::outside::report::Reports;
 use crate::outside::service_health::{HealthKey, HealthPort, HealthPorts};
 use crate::outside::{Outside, OutsideError};
-use crate::plan::ServiceView;
+use crate::plan::health::HealthCheck;
 use crate::plan::latency::TriggerTimes;
-use crate::plan::outlook::{Outlook, outlook};
 use crate::plan::planner::Planner;
-use crate::reconcile::Objects as _;
 use crate::settings::{Settings, Sizes, SourceSettings};
+use crate::source::kubernetes::metrics::ApiMetrics;
 
 /// What has happened since the tables were last complete, and what is told of the Services.
 #[derive(Debug)]
 pub(super) struct OutsideKeeper {
     outside: Outside,
     has_health_ports: bool,
-    /// Services that have changed since the last sync.
-    changed: BTreeSet<ObjectName>,
     is_full: bool,
     queued_at: Option<Moment>,
     /// Time spent on the tables since the last sync.
     worked: Duration,
     triggers: TriggerTimes,
-    outlooks: BTreeMap<ObjectName, [Option<Outlook>; 2]>,
+    /// Which state of the planner's Services with a `Local` policy is told.
+    locals_version: Option<u64>,
     ports: HealthPorts,
 }
 
@@ -56,18 +53,22 @@ impl OutsideKeeper {
                 matches!(settings.source, SourceSettings::Kubernetes(_)),
             )?,
             has_health_ports: settings.outside.health_check_node_ports,
-            changed: BTreeSet::new(),
             is_full: true,
             queued_at: None,
             worked: Duration::ZERO,
             triggers: TriggerTimes::new(micros(now)),
-            outlooks: BTreeMap::new(),
+            locals_version: None,
             ports: HealthPorts::new(),
         })
     }
 
     pub(super) const fn outside(&self) -> &Outside {
         &self.outside
+    }
+
+    /// Where the conversation with API servers is counted.
+    pub(super) fn api_metrics(&self) -> ApiMetrics {
+        self.outside.metrics.api.clone()
     }
 
     pub(super) fn reports(&self) -> Reports {
@@ -86,10 +87,12 @@ impl OutsideKeeper {
                 Event::ServiceApplied(_) | Event::ServiceRemoved(_) => services += 1,
                 Event::SliceApplied(slice) => {
                     slices += 1;
-                    self.triggers
-                        .applied(&slice.service, slice.triggered_micros);
+                    self.triggers.applied(&slice.name, slice.triggered_micros);
                 }
-                Event::SliceRemoved(_) => slices += 1,
+                Event::SliceRemoved(slice) => {
+                    slices += 1;
+                    self.triggers.removed(slice);
+                }
                 Event::NodeApplied(_)
                 | Event::NodeRemoved(_)
                 | Event::ServiceCidrs(_)
@@ -108,11 +111,6 @@ impl OutsideKeeper {
         });
     }
 
-    /// A Service or one of its slices is another than before.
-    pub(super) fn changed(&mut self, name: &ObjectName) {
-        self.changed.insert(name.clone());
-    }
-
     /// The Node is another than before: every Service looks different.
     pub(super) fn node_changed(&mut self, model: &Model) {
         self.is_full = true;
@@ -127,10 +125,16 @@ impl OutsideKeeper {
     }
 
     /// The tables are what the objects say.
-    pub(super) fn synced(&mut self, model: &Model, settings: &Settings, devices: &Devices) {
+    pub(super) fn synced(
+        &mut self,
+        model: &Model,
+        planner: &Planner,
+        settings: &Settings,
+        devices: &Devices,
+    ) {
         let now = clock::moment();
         if let Some(queued_at) = self.queued_at.take() {
-            let kind = if self.is_full {
+            let kind = if std::mem::take(&mut self.is_full) {
                 SyncKind::Full
             } else {
                 SyncKind::Delta
@@ -148,51 +152,33 @@ impl OutsideKeeper {
                 health.updated(*family, now);
             }
         });
-        self.look_at_services(model);
+        self.take_locals(planner);
         self.show_node_ports(model, settings, devices);
     }
 
-    /// Computes anew what is told of Services that have changed.
-    fn look_at_services(&mut self, model: &Model) {
-        if std::mem::take(&mut self.is_full) {
-            self.changed = model
-                .services()
-                .map(|service| service.name.clone())
-                .collect();
-            self.outlooks.clear();
-            self.ports.clear();
-        }
-        let objects = ModelObjects(model);
-        let node = objects.node_view();
-        for name in std::mem::take(&mut self.changed) {
-            let view = objects.view(&name);
-            let outlooks = view.as_ref().map_or([None; 2], |view| outlook(view, &node));
-            for family in IpFamily::ALL {
-                let service = name.clone();
-                self.ports.remove(&HealthKey { service, family });
-            }
-            if let Some(view) = view {
-                self.ports.extend(health_ports(&view, outlooks));
-            }
-            if outlooks == [None; 2] {
-                self.outlooks.remove(&name);
-            } else {
-                self.outlooks.insert(name, outlooks);
-            }
+    /// What is told of Services with a `Local` policy, if it is something else than before.
+    fn take_locals(&mut self, planner: &Planner) {
+        let version = Some(planner.locals_version());
+        if std::mem::replace(&mut self.locals_version, version) == version {
+            return;
         }
         for family in &self.outside.families {
             let index = usize::from(family.is_v6());
-            let seen = || {
-                self.outlooks
-                    .values()
-                    .filter_map(|families| families[index])
-            };
+            let without = || planner.locals().map(|(_, local)| local.without[index]);
             self.outside.metrics.set_no_local_endpoints(
                 *family,
-                seen().map(|outlook| outlook.internal_without_local).sum(),
-                seen().map(|outlook| outlook.external_without_local).sum(),
+                without().map(|ports| ports.internal).sum(),
+                without().map(|ports| ports.external).sum(),
             );
         }
+        let owners = planner.health_ports();
+        let checks = planner.locals().filter_map(|(name, local)| {
+            let check = local.health?;
+            (owners.get(&check.port) == Some(&name)).then_some((name, check))
+        });
+        self.ports = checks
+            .flat_map(|(name, check)| health_ports(name, check))
+            .collect();
     }
 
     /// A walk through the flow tables is done: an entry takes a slot of eight in a bucket.
@@ -248,29 +234,19 @@ impl OutsideKeeper {
     }
 }
 
-/// The ports of a Service, by family.
+/// The port of a Service, by family.
 fn health_ports(
-    view: &ServiceView<'_>,
-    outlooks: [Option<Outlook>; 2],
-) -> impl Iterator<Item = (HealthKey, HealthPort)> {
-    let service = view.service;
-    let port = service.health_check_node_port;
-    let name = service.name.clone();
-    IpFamily::ALL
-        .into_iter()
-        .zip(outlooks)
-        .filter(move |_| port != 0)
-        .filter_map(move |(family, outlook)| {
-            let key = HealthKey {
-                service: name.clone(),
-                family,
-            };
-            let value = HealthPort {
-                port,
-                local_endpoints: outlook?.local_endpoints,
-            };
-            Some((key, value))
-        })
+    name: &ObjectName,
+    check: HealthCheck,
+) -> impl Iterator<Item = (HealthKey, HealthPort)> + use<'_> {
+    IpFamily::ALL.into_iter().filter_map(move |family| {
+        let value = HealthPort {
+            port: check.port,
+            local_endpoints: check.local(family.is_v6())?,
+        };
+        let service = name.clone();
+        Some((HealthKey { service, family }, value))
+    })
 }
 
 fn micros(moment: Moment) -> i64 {

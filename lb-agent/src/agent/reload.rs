@@ -1,6 +1,6 @@
 //! Changed settings, taken over by a running agent as a whole or not at all.
 
-use super::{Agent, setup};
+use super::{Agent, audit, setup};
 use crate::config::reload::{Change, Effective};
 
 impl Agent {
@@ -25,8 +25,9 @@ impl Agent {
     /// Why not, if so.
     fn take_effective(&mut self, effective: Effective) -> Option<String> {
         let Effective { layers, settings } = effective;
-        for warning in &layers.warnings {
-            if !self.layers.warnings.contains(warning) {
+        let known = self.layers.all_warnings();
+        for warning in layers.all_warnings() {
+            if !known.contains(&warning) {
                 tracing::warn!("{warning}");
             }
         }
@@ -53,6 +54,10 @@ impl Agent {
         }
         self.settings = settings;
         self.layers = layers;
+        if let Err(error) = audit::write_basis(&self.settings) {
+            tracing::error!("{error}");
+        }
+        self.audits.hasten(&self.settings);
         self.keeper.set_overrides(self.settings.interfaces.clone());
         self.kernel_problems = setup::write_kernel(&self.settings);
         self.outside.outside().set_settings(&self.settings.outside);

@@ -185,3 +185,45 @@ fn three_times_the_cluster_costs_three_times_as_much_and_a_change_costs_the_same
     }
     assert!(growth(change) < 2.5, "{change:?}");
 }
+
+/// Endpoints of a slice of the large Service.
+const OF_SLICE: u32 = 100;
+/// What a change of one slice of 5 000 endpoints in 50 slices may cost.
+const TARGET: Duration = Duration::from_millis(10);
+
+/// One slice of a Service of many; its first endpoint is one of several.
+fn slice_of_large(number: u32, version: u32) -> Event {
+    let first = 0x10_0000 + number * OF_SLICE;
+    let endpoints = (0..OF_SLICE).map(|member| {
+        let moved = if member == 0 { version << 16 } else { 0 };
+        endpoint(&address(first + member + moved, false).to_string())
+    });
+    let slice = slice(&format!("s-{number}"), "s", &[("http", 8080)], endpoints);
+    Event::SliceApplied(Arc::new(slice))
+}
+
+/// The least cost of one changed slice where a Service has so many.
+fn change_of_large(slices: u32) -> Cost {
+    let mut agent = Loop::new();
+    let service = service("s", &["10.96.0.1"], &[("http", 80)]);
+    let mut events = vec![Event::ServiceApplied(Arc::new(service))];
+    events.extend((0..slices).map(|number| slice_of_large(number, 0)));
+    events.extend(Kind::ALL.map(Event::Listed));
+    agent.take_in(events, true);
+    (1..=5)
+        .map(|version| agent.take_in(vec![slice_of_large(slices / 2, version)], false))
+        .reduce(Cost::least)
+        .unwrap()
+}
+
+#[test]
+fn one_slice_of_a_service_of_fifty_costs_in_proportion_to_the_service() {
+    let (small, large) = (change_of_large(10), change_of_large(50));
+    println!("10 slices: {small:?}\n50 slices: {large:?}");
+    let growth = large.time.as_secs_f64() / small.time.as_secs_f64();
+    // The square would be 25.
+    assert!(growth < 8.0, "{growth}");
+    assert!(large.time < 10 * TARGET, "{large:?}");
+    // One backend comes, one goes, and a region of as many words takes the place of the other.
+    assert!(large.writes <= small.writes + 4, "{small:?} {large:?}");
+}

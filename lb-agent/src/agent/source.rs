@@ -1,4 +1,4 @@
-//! Starts what delivers objects, and tells the API server what is wrong.
+//! Starts what delivers objects.
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -7,7 +7,7 @@ use super::{Agent, AgentError, setup};
 use crate::model::event::Event;
 use crate::settings::SourceSettings;
 use crate::source::directory::{self, DirectoryOptions};
-use crate::source::kubernetes::events::{self, Gravity, Note, Regarding};
+use crate::source::kubernetes::events;
 use crate::source::kubernetes::{self, KubernetesOptions, Timing};
 use crate::source::report::SourceReport;
 
@@ -37,27 +37,16 @@ impl Agent {
                     state_dir: self.settings.state_dir.clone(),
                     timing: Timing::default(),
                     seed: setup::random_number()?,
+                    metrics: self.outside.api_metrics(),
+                    looks_on: false,
                 };
                 let (sink, notes) = events::channel();
-                self.events = Some(sink);
+                self.notes.sink = Some(sink);
                 tasks.spawn(
                     async move { Ok(kubernetes::run(options, sender, reporter, notes).await?) },
                 );
             }
         }
         Ok((batches, reports))
-    }
-
-    /// A Kubernetes Event about this Node, where there is an API server.
-    pub(super) fn note(&self, reason: &'static str, text: &str) {
-        if let Some(events) = &self.events {
-            events.send(Note {
-                gravity: Gravity::Warning,
-                regarding: Regarding::node(&self.settings.node_name),
-                reason,
-                action: "Program",
-                text: text.to_owned(),
-            });
-        }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::args::{Output, Places};
 use super::error::{CliError, while_doing};
 use super::output::{Printer, own_document, show_once};
+use crate::audit::{basis, report};
 use crate::dataplane::bpffs::{PinPaths, is_version, parse_link_name, read_dir_or_empty};
 use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
@@ -177,7 +178,13 @@ fn plan(pin_dir: &Path, state_dir: &Path) -> io::Result<Vec<RemovalView>> {
     if kept.exists() {
         add(RemovalKind::KernelSettings, kept);
     }
-    for name in [names::FILE_NAME, status::FILE_NAME] {
+    for name in [
+        names::FILE_NAME,
+        status::FILE_NAME,
+        basis::FILE_NAME,
+        report::FILE_NAME,
+        report::REQUEST_NAME,
+    ] {
         let path = state_dir.join(name);
         if path.exists() {
             add(RemovalKind::StateFile, path);

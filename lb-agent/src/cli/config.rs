@@ -82,7 +82,7 @@ pub(crate) fn run(
 
 fn view(args: &ViewArgs, places: &Places, matches: &ArgMatches) -> Result<(), CliError> {
     let layers = args.settings.layers(&FlagOrigins::new(matches))?;
-    for warning in &layers.warnings {
+    for warning in layers.all_warnings() {
         say(&format!("warning: {warning}"));
     }
     let items = layers
@@ -122,7 +122,7 @@ fn validate(args: &ValidateArgs) -> Result<(), CliError> {
     let mut settings = Settings::new(String::new(), PathBuf::new());
     apply(&layers.document()?, &mut settings);
     settings.validate()?;
-    for warning in &layers.warnings {
+    for warning in layers.all_warnings() {
         say(&format!("warning: {warning}"));
     }
     show_once(b"valid\n".to_vec())

@@ -147,6 +147,36 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
+    /// The tables are not what they should be: the output says in what.
+    #[error("{count} differences: {hint}")]
+    Drift {
+        /// How many.
+        count: usize,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The agent has not said what it makes its plan from.
+    #[error(
+        "no {} in {}: no agent of this version has run with this --state-dir",
+        crate::audit::basis::FILE_NAME, .state_dir.display()
+    )]
+    NoBasis {
+        /// Where it was looked for.
+        state_dir: PathBuf,
+    },
+    /// Only an agent may write the tables.
+    #[error(
+        "the agent does not run, and only it writes the tables: start it, it repairs them as it starts"
+    )]
+    NoAgent,
+    /// The source of the objects cannot be read.
+    #[error("reading the objects from {source_name}: {message}")]
+    Source {
+        /// Which source.
+        source_name: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The tables contradict themselves.
     #[error("{0}: the agent repairs this when it runs; see steerage status")]
     Inconsistent(String),
@@ -169,7 +199,10 @@ impl CliError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::NoPins { .. } | Self::OtherVersion { .. } => Exit::Unreachable,
+            Self::NoPins { .. }
+            | Self::OtherVersion { .. }
+            | Self::NoBasis { .. }
+            | Self::NoAgent => Exit::Unreachable,
             Self::Privilege { .. } => Exit::Privilege,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Privilege
@@ -178,6 +211,7 @@ impl CliError {
             Self::Io { .. }
             | Self::StateFile { .. }
             | Self::Inconsistent(_)
+            | Self::Source { .. }
             | Self::Lock(_)
             | Self::Dataplane(_)
             | Self::Map { .. } => Exit::Runtime,
@@ -185,7 +219,7 @@ impl CliError {
             Self::NotFound { .. } => Exit::NotFound,
             Self::Usage { .. } | Self::Config(_) | Self::Settings(_) => Exit::Usage,
             Self::Timeout { .. } => Exit::Timeout,
-            Self::Unhealthy { .. } => Exit::Unhealthy,
+            Self::Unhealthy { .. } | Self::Drift { .. } => Exit::Unhealthy,
         }
     }
 

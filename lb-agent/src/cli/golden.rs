@@ -5,6 +5,7 @@
 
 mod explain;
 mod status;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -152,6 +153,7 @@ fn names() -> Names {
                 port: address.port(),
                 kind: 1,
                 is_shadowed: false,
+                is_ranged: false,
             }],
             is_internal_local: false,
             is_external_local: false,

@@ -26,6 +26,9 @@ use lb_common::verdict::Reason;
 use super::args::Places;
 use super::error::{CliError, while_doing};
 use super::inputs::{Connections, DeviceInput, FlowInput, MapInput, Reader};
+use crate::audit::basis::{self, Basis};
+use crate::audit::picture::Filters;
+use crate::audit::report::{self, AuditReport};
 use crate::dataplane::Actual;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::{self, PinPaths, parse_link_name};
@@ -85,6 +88,31 @@ pub(crate) fn agent_status(state_dir: &Path) -> Result<Option<AgentStatus>, CliE
     })
 }
 
+/// What the agent's plan rests on; `None` where no agent has left it.
+pub(crate) fn basis(state_dir: &Path) -> Result<Option<Basis>, CliError> {
+    let basis: Option<Basis> = read_state(&state_dir.join(basis::FILE_NAME), |text| {
+        serde_json::from_slice(text)
+    })?;
+    if basis
+        .as_ref()
+        .is_some_and(|it| it.version != basis::VERSION)
+    {
+        return Err(CliError::Inconsistent(format!(
+            "{} in {} is of another version",
+            basis::FILE_NAME,
+            state_dir.display()
+        )));
+    }
+    Ok(basis)
+}
+
+/// The agent's last audit; `None` where there was none yet.
+pub(crate) fn audit_report(state_dir: &Path) -> Result<Option<AuditReport>, CliError> {
+    read_state(&state_dir.join(report::FILE_NAME), |text| {
+        serde_json::from_slice(text)
+    })
+}
+
 fn read_state<T>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<T, serde_json::Error>,
@@ -106,6 +134,14 @@ impl PinnedReader {
     /// The tables for a decision that must leave no trace.
     pub(crate) fn dry_tables(&self) -> Result<DryTables, CliError> {
         DryTables::open(&self.paths)
+    }
+
+    /// The bits of both filters.
+    pub(crate) fn filters(&self) -> Result<Filters, CliError> {
+        Ok(Filters {
+            services: self.words(Table::ServiceFilter)?.copy(),
+            backends: self.words(Table::BackendFilter)?.copy(),
+        })
     }
 
     fn words(&self, table: Table) -> Result<WordReader, CliError> {

@@ -11,6 +11,7 @@ pub mod maglev;
 pub mod maps;
 pub mod services;
 pub mod status;
+pub mod verify;
 
 use serde::Serialize;
 

@@ -57,6 +57,8 @@ pub struct Document {
     pub local_traffic: LocalTraffic,
     /// The client of the API server.
     pub client: Client,
+    /// How the tables are compared with the plan.
+    pub audit: Audit,
 }
 
 /// What is logged.
@@ -227,6 +229,16 @@ pub struct LocalTraffic {
     pub bridge_interface: Option<String>,
     /// How the names of their devices begin.
     pub interface_name_prefix: Option<String>,
+}
+
+/// The continuous audit of the tables.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Audit {
+    /// Time between two passes.
+    pub interval: Option<Timeout>,
+    /// Whether what differs from the plan is written again.
+    pub repair: Option<bool>,
 }
 
 /// The client of the API server.

@@ -17,7 +17,9 @@ use super::kube_proxy;
 use super::text::{self, Mistake};
 use super::tree::{Tree, json_leaves, put};
 use super::value::{Bind, NodePortAddress, StateName, Timeout};
+use super::without_effect;
 use crate::settings::Sizes;
+use crate::settings::audit::Audit;
 use crate::settings::client::ApiClient;
 use crate::settings::outside::{HEALTH_PORT, HEALTH_TIMEOUT, METRICS_PORT};
 use crate::settings::services::{LocalMode, Masquerade};
@@ -97,6 +99,13 @@ impl Layers {
         self.settings
             .iter()
             .map(|(name, setting)| (name.as_str(), setting))
+    }
+
+    /// All that people should know: [`Self::warnings`], and settings that change nothing.
+    pub fn all_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(without_effect::warnings(self));
+        warnings
     }
 
     /// Adds what `document` says, unless a stronger layer has said it.
@@ -234,6 +243,7 @@ const fn rank(origin: &Origin) -> u8 {
 /// What holds where nobody says anything.
 fn defaults() -> Document {
     let client = ApiClient::default();
+    let audit = Audit::default();
     Document {
         log: Log {
             level: Some("info".to_owned()),
@@ -271,6 +281,10 @@ fn defaults() -> Document {
             kubeconfig: None,
             qps: Some(client.qps),
             burst: Some(client.burst),
+        },
+        audit: document::Audit {
+            interval: Some(Timeout(audit.interval)),
+            repair: Some(audit.repair),
         },
         ..Document::default()
     }

@@ -25,7 +25,7 @@ pub struct Effective {
 }
 
 /// Settings that a running agent takes over; all others need a restart.
-const LIVE: [&str; 7] = [
+const LIVE: [&str; 8] = [
     "timeouts",
     "serviceCIDRs",
     "interfaces",
@@ -33,6 +33,7 @@ const LIVE: [&str; 7] = [
     "metrics",
     "conntrack",
     "oomScoreAdj",
+    "audit",
 ];
 
 /// What a running agent makes of changed settings.

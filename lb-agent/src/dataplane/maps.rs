@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::MapError;
+use aya::maps::{MapData, MapError};
 use lb_common::family::MappedAddress;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
@@ -31,6 +31,8 @@ use super::{
 };
 use crate::clock;
 
+mod inspect;
+
 /// Words of a [`BackendRecord`].
 const BACKEND_WORDS: usize = size_of::<BackendRecord>() / size_of::<u64>();
 /// The word of a [`BackendRecord`] that holds protocol, flags and generation: with it a record
@@ -42,6 +44,8 @@ pub(super) const BACKEND_STATE_WORD: usize = 2;
 pub struct BpfDataplane {
     paths: PinPaths,
     frontends: FrontendMap,
+    /// `FRONTENDS` again, to look through its keys from wherever one stopped.
+    frontend_keys: MapData,
     devices: DeviceMap,
     services: WordTable,
     arena: WordTable,
@@ -78,7 +82,7 @@ impl BpfDataplane {
     /// Opens the tables pinned at `paths`.
     pub fn open(paths: &PinPaths) -> Result<Self, TablesError> {
         let words = |table| WordTable::open(paths, table);
-        let (_, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
+        let (frontend_keys, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
         let (_, affinity) = tables::open(paths, Table::Affinity, Access::Read)?;
         let (_, node_addresses) = tables::open(paths, Table::NodeAddresses, Access::Read)?;
         let (_, source_ranges) = tables::open(paths, Table::SourceRanges, Access::Read)?;
@@ -96,6 +100,7 @@ impl BpfDataplane {
                 source_ranges: source_ranges.max_entries,
             },
             frontends: tables::frontends(paths, Access::ReadWrite)?,
+            frontend_keys,
             devices: tables::devices(paths, Access::ReadWrite)?,
             services,
             arena,

@@ -20,6 +20,8 @@ use super::{
     Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
 };
 
+mod inspect;
+
 /// Tables in memory.
 #[derive(Clone, Debug)]
 pub struct Memory {

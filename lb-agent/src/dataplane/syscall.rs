@@ -158,6 +158,24 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
+/// The key of a hash map that comes after `key` in the map's own order, or the first one; `None` at
+/// the end. A key that is gone begins anew. `N` must be the map's size of a key.
+pub fn next_key<const N: usize>(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8; N]>,
+) -> io::Result<Option<[u8; N]>> {
+    let mut next = [0; N];
+    let mut attributes = zeroed_attributes();
+    attributes.__bindgen_anon_2.map_fd = raw(map);
+    attributes.__bindgen_anon_2.key = key.map_or(0, |key| key.as_ptr() as u64);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.next_key = next.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn create_array(
     kind: bpf_map_type,
     value_size: u32,

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use lb_common::flow::Protocol;
 
 use super::name::ObjectName;
+use super::uid::Uid;
 
 /// A Service that has at least one cluster address; headless and `ExternalName` ones never get here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
     /// Its name.
     pub name: ObjectName,
+    /// `metadata.uid`, for Kubernetes Events about it.
+    pub uid: Uid,
     /// `metadata.creationTimestamp` in seconds since the epoch, for ties between Services.
     pub created_seconds: Option<i64>,
     /// `spec.clusterIPs`, at most one of each family.

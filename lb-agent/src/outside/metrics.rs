@@ -4,6 +4,8 @@
 //! rules of iptables and nftables, and entries of the kernel's connection tracking that it deletes
 //! (here a flow's backend is checked by each of its packets instead).
 
+mod drift;
+
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -14,8 +16,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use self::drift::DriftMetrics;
 use super::proxy_health::{IpFamily, Question};
 use crate::clock::Moment;
+use crate::reconcile::audit::Found;
+use crate::source::kubernetes::metrics::ApiMetrics;
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -109,6 +114,8 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 /// Everything that is counted while the agent works. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// The conversation with API servers.
+    pub api: ApiMetrics,
     families: Vec<IpFamily>,
     sync: Histograms<FamilyLabel>,
     sync_full: Histograms<FamilyLabel>,
@@ -135,12 +142,14 @@ pub struct Metrics {
     devices: Gauge,
     flows_removed: Counter,
     reloads: Family<OutcomeLabel, Counter>,
+    drift: DriftMetrics,
 }
 
 impl Metrics {
     /// Nothing counted yet. `families` are those of this host.
     pub fn new(families: &[IpFamily]) -> Self {
         let metrics = Self {
+            api: ApiMetrics::default(),
             families: families.to_vec(),
             sync: Family::new_with_constructor(sync_buckets),
             sync_full: Family::new_with_constructor(sync_buckets),
@@ -167,6 +176,7 @@ impl Metrics {
             devices: Gauge::default(),
             flows_removed: Counter::default(),
             reloads: Family::default(),
+            drift: DriftMetrics::new(),
         };
         let version = env!("CARGO_PKG_VERSION");
         metrics
@@ -193,6 +203,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         self.register_kube_proxys(registry.sub_registry_with_prefix("kubeproxy"));
         self.register_own(registry.sub_registry_with_prefix("steerage"));
+        self.api.register(registry);
     }
 
     fn register_kube_proxys(&self, registry: &mut Registry) {
@@ -304,6 +315,7 @@ impl Metrics {
             "Changed files of settings, by what became of them",
             self.reloads.clone(),
         );
+        self.drift.register(registry);
     }
 
     /// Changes have arrived: so many of Services, and of `EndpointSlices`.
@@ -400,6 +412,11 @@ impl Metrics {
     /// A walk through the flow tables removed so many entries.
     pub fn tidied(&self, removed: u64) {
         self.flows_removed.inc_by(removed);
+    }
+
+    /// An audit of the tables was carried through.
+    pub fn audited(&self, found: &Found) {
+        self.drift.audited(found);
     }
 
     /// Changed settings were taken over, or not.

@@ -17,7 +17,6 @@ use super::endpoints::{Candidate, mapped};
 use super::expand::{DesiredPort, PortKey, Rank};
 use super::filters::{backend_bit, node_port_bit, service_bit};
 use super::frontends::FrontendWrites;
-use super::health::HealthCheck;
 use super::ids::{self, Ids};
 use super::planner::{AUDIENCES, BackendKey, Planned, PlannedMember, PlannedPort, Planner};
 use super::ranges::{self, Networks};
@@ -68,7 +67,6 @@ impl Planner {
         name: &ObjectName,
         rank: &Arc<Rank>,
         ports: &[DesiredPort<'_>],
-        health: Option<HealthCheck>,
     ) -> Result<Vec<Write>, Report> {
         check_counts(ports)?;
         let old = self.planned.remove(name);
@@ -81,7 +79,6 @@ impl Planner {
                     let planned = Planned {
                         rank: Arc::clone(rank),
                         ports,
-                        health,
                     };
                     self.planned.insert(name.clone(), planned);
                 }
@@ -209,6 +206,12 @@ impl Planner {
         self.regions.acquire(set, hint, |set| {
             builder.words(set, |id| identity(backends, id))
         })
+    }
+
+    /// The words of the region of `set`.
+    pub(super) fn region_words(&mut self, set: &SetKey) -> Vec<u64> {
+        let (backends, builder) = (&self.backends, &mut self.builder);
+        builder.words(set, |id| identity(backends, id))
     }
 
     /// Takes over the id of an earlier agent's service that has one of the port's frontends. The
@@ -433,7 +436,7 @@ fn identity(backends: &Ids<BackendKey, BackendId>, id: BackendId) -> u64 {
 }
 
 /// What stands for `candidate` of the port in `BACKENDS`.
-pub(super) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendKey {
+pub(crate) fn backend_key(port: &PortKey, candidate: &Candidate<'_>) -> BackendKey {
     BackendKey {
         address: mapped(candidate.endpoint.address),
         port: candidate.port,

@@ -31,6 +31,11 @@ impl Bits {
         *word |= bit.mask;
         is_new
     }
+
+    /// A word.
+    pub(super) fn word(&self, word: u32) -> u64 {
+        self.0.get(word as usize).copied().unwrap_or(0)
+    }
 }
 
 /// The bit of `SERVICE_FILTER` for a table's address.

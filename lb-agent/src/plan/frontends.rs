@@ -1,6 +1,7 @@
 //! What clients dial: who claims it, who gets it, and what `FRONTENDS` holds of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use lb_common::family::MappedAddress;
@@ -85,6 +86,20 @@ impl Frontends {
 
     pub(super) const fn published(&self) -> &BTreeMap<FrontendKey, FrontendValue> {
         &self.published
+    }
+
+    /// What is published after `key`, or all, by key.
+    pub(super) fn published_after(
+        &self,
+        key: Option<&FrontendKey>,
+    ) -> impl Iterator<Item = (&FrontendKey, &FrontendValue)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.published.range((from, Bound::Unbounded))
+    }
+
+    /// The Service whose claim to `key` comes first.
+    pub(super) fn owner(&self, key: &FrontendKey) -> Option<&ObjectName> {
+        Some(&self.claims.get(key)?.first()?.rank.service)
     }
 
     /// Replaces what the ports `old` of a Service claim by what `new` do; gives the keys that the

@@ -1,5 +1,5 @@
-//! What the health-check node ports answer: for each Service of type `LoadBalancer` whose external
-//! policy is `Local`, how many endpoints this node has.
+//! What is told of Services with a `Local` policy, since they are not the same on every node: what
+//! the health-check node ports answer, and how many ports this node has no endpoint for.
 //!
 //! A load balancer asks every node at the Service's `healthCheckNodePort`; one that has none is
 //! left out. Endpoints that terminate do not count, so that the node is drained while what still
@@ -8,8 +8,43 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::clients::Clients;
 use super::expand::DesiredPort;
 use crate::model::service::Service;
+
+/// Ports of one family that have endpoints, none of which this node may use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WithoutLocal {
+    /// Those whose internal policy is `Local`.
+    pub internal: u32,
+    /// Those whose external policy is `Local`.
+    pub external: u32,
+}
+
+/// What is told of one Service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LocalView {
+    /// Its health-check node port.
+    pub health: Option<HealthCheck>,
+    /// Of IPv4, then of IPv6.
+    pub without: [WithoutLocal; 2],
+}
+
+impl LocalView {
+    /// That of `service` with these `ports`; `None` where there is nothing to tell.
+    pub(super) fn of(service: &Service, ports: &[DesiredPort<'_>]) -> Option<Self> {
+        let mut view = Self {
+            health: HealthCheck::of(service, ports),
+            ..Self::default()
+        };
+        for port in ports {
+            let without = &mut view.without[usize::from(port.key.is_v6)];
+            without.internal += u32::from(port.lacks_local(Clients::OfClusterAddress));
+            without.external += u32::from(port.lacks_local(Clients::Outside));
+        }
+        (view != Self::default()).then_some(view)
+    }
+}
 
 /// The health-check node port of a Service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

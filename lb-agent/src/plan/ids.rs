@@ -70,6 +70,17 @@ pub enum Origin {
     New,
 }
 
+/// Who has an index.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Holder<'a, K, I> {
+    /// Nobody.
+    Nobody,
+    /// The tables name it for this key.
+    Live(I, &'a K),
+    /// Flows may name it still; the key that had it, where it is known.
+    Quarantined(I, Option<&'a K>),
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// In the free list, or beyond what was ever used.
@@ -269,6 +280,19 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
             .and_then(|at| self.slots.get(at))?
             .key
             .as_ref()
+    }
+
+    /// Who has the index.
+    pub fn holder(&self, index: u32) -> Holder<'_, K, I> {
+        let Some(slot) = position(index).and_then(|at| self.slots.get(at)) else {
+            return Holder::Nobody;
+        };
+        let id = I::of(index, u32::from(slot.generation));
+        match (slot.state, &slot.key) {
+            (State::Free, _) => Holder::Nobody,
+            (State::Live, Some(key)) => Holder::Live(id, key),
+            (_, key) => Holder::Quarantined(id, key.as_ref()),
+        }
     }
 
     /// Every live id and its key.

@@ -2,7 +2,8 @@
 //!
 //! The controller of `EndpointSlices` notes in an annotation when the change happened that made it
 //! write a slice (`endpoints.kubernetes.io/last-change-trigger-time`). These times are collected
-//! from the slices of each Service until the tables are complete again.
+//! from each slice until the tables are complete again, or the slice is gone: what it was waiting for
+//! will never be seen then.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use crate::model::name::ObjectName;
 #[derive(Clone, Debug)]
 pub struct TriggerTimes {
     started_at: i64,
+    /// By slice.
     pending: BTreeMap<ObjectName, Vec<i64>>,
 }
 
@@ -24,19 +26,19 @@ impl TriggerTimes {
         }
     }
 
-    /// A slice of `service` is there, or has changed, because of what happened at `triggered`.
-    pub fn applied(&mut self, service: &ObjectName, triggered: Option<i64>) {
+    /// A slice is there, or has changed, because of what happened at `triggered`.
+    pub fn applied(&mut self, slice: &ObjectName, triggered: Option<i64>) {
         if let Some(triggered) = triggered.filter(|time| *time >= self.started_at) {
-            let times = self.pending.entry(service.clone()).or_default();
+            let times = self.pending.entry(slice.clone()).or_default();
             if !times.contains(&triggered) {
                 times.push(triggered);
             }
         }
     }
 
-    /// A slice of `service` is gone: what it was waiting for will never be seen.
-    pub fn removed(&mut self, service: &ObjectName) {
-        self.pending.remove(service);
+    /// A slice is gone.
+    pub fn removed(&mut self, slice: &ObjectName) {
+        self.pending.remove(slice);
     }
 
     /// The tables are complete at `now`: how long each change took, in seconds.
@@ -91,10 +93,11 @@ mod tests {
         times.applied(&name("web"), Some(1_000_000));
         times.removed(&name("web"));
         assert_eq!(settled(&mut times), [0.0; 0]);
-        times.applied(&name("web"), Some(1_000_000));
-        times.removed(&name("web"));
-        times.applied(&name("web"), Some(8_000_000));
-        assert_eq!(settled(&mut times), [2.0]);
+        times.applied(&name("web-1"), Some(1_000_000));
+        times.applied(&name("web-2"), Some(3_000_000));
+        times.removed(&name("web-1"));
+        times.applied(&name("web-1"), Some(8_000_000));
+        assert_eq!(settled(&mut times), [2.0, 7.0]);
     }
 
     #[test]

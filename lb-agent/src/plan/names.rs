@@ -142,6 +142,9 @@ pub struct FrontendName {
     pub kind: u8,
     /// Whether an older Service has the same address, port and protocol, and so gets the packets.
     pub is_shadowed: bool,
+    /// Whether only clients in the Service's source ranges may dial it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ranged: bool,
 }
 
 /// An endpoint and what became of it. In the file an array of these fields, in this order.
@@ -181,6 +184,9 @@ impl EndpointName {
     pub const INTERNAL: u8 = 16;
     /// Bit: external clients may be sent to it.
     pub const EXTERNAL: u8 = 32;
+    /// Bit: new flows of clients of the cluster that dial another than its cluster address may go to
+    /// it.
+    pub const INSIDE: u8 = 64;
 
     /// Whether all of `bits` are set.
     pub const fn has(&self, bits: u8) -> bool {

@@ -15,7 +15,7 @@ use super::desired::address_of;
 use super::expand::{PortKey, Rank, expand};
 use super::filters::Bits;
 use super::frontends::Frontends;
-use super::health::HealthCheck;
+use super::health::LocalView;
 use super::ids::Ids;
 use super::ranges::PublishedRanges;
 use super::region::{Builder, Regions, SetKey};
@@ -111,11 +111,10 @@ impl PlannedPort {
 pub(super) struct Planned {
     pub(super) rank: Arc<Rank>,
     pub(super) ports: Vec<PlannedPort>,
-    pub(super) health: Option<HealthCheck>,
 }
 
 /// The audiences, in the order of the words of `SERVICES`.
-pub(super) const AUDIENCES: [Audience; SERVICE_WORDS] = Audience::ALL;
+pub(crate) const AUDIENCES: [Audience; SERVICE_WORDS] = Audience::ALL;
 
 /// Turns Services into writes, and remembers what the tables hold.
 #[derive(Debug)]
@@ -134,6 +133,10 @@ pub struct Planner {
     pub(super) ranges: PublishedRanges,
     pub(super) planned: BTreeMap<ObjectName, Planned>,
     pub(super) reports: BTreeMap<ObjectName, Vec<Report>>,
+    /// What is told of the planned Services that have a `Local` policy.
+    locals: BTreeMap<ObjectName, LocalView>,
+    /// Changes of it so far.
+    locals_version: u64,
     /// Words of an earlier agent's services that no port has adopted yet.
     pub(super) restored: BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>,
     /// Whether tables may still name what no Service has claimed.
@@ -163,6 +166,8 @@ impl Planner {
             ranges: PublishedRanges::default(),
             planned: BTreeMap::new(),
             reports: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            locals_version: 0,
             restored: BTreeMap::new(),
             is_restoring: false,
             touched: BTreeSet::new(),
@@ -180,12 +185,16 @@ impl Planner {
         self.touched.insert(name.clone());
         let (ports, mut reports) = expand(view, node);
         let rank = Arc::new(Rank::of(view.service));
-        let health = HealthCheck::of(view.service, &ports);
-        let replaced = self.replace(name, &rank, &ports, health);
-        let writes = replaced.unwrap_or_else(|report| {
-            reports.push(report);
-            Vec::new()
-        });
+        let writes = match self.replace(name, &rank, &ports) {
+            Ok(writes) => {
+                self.set_local(name, LocalView::of(view.service, &ports));
+                writes
+            }
+            Err(report) => {
+                reports.push(report);
+                Vec::new()
+            }
+        };
         if reports.is_empty() {
             self.reports.remove(name);
         } else {
@@ -199,11 +208,12 @@ impl Planner {
     pub fn remove_service(&mut self, name: &ObjectName) -> Vec<Write> {
         self.touched.insert(name.clone());
         self.reports.remove(name);
+        self.set_local(name, None);
         let Some(planned) = self.planned.get(name) else {
             return Vec::new();
         };
         let rank = Arc::clone(&planned.rank);
-        self.replace(name, &rank, &[], None).unwrap_or_default()
+        self.replace(name, &rank, &[]).unwrap_or_default()
     }
 
     /// Every Service that the tables have something of.
@@ -252,27 +262,56 @@ impl Planner {
             };
             (name.clone(), report)
         }));
+        all.extend(self.health_conflicts());
         all.sort();
         all
     }
 
-    /// The health-check node ports of the Services as they were last planned, by port. Of several
-    /// Services with one port the oldest has it.
-    pub fn health_checks(&self) -> BTreeMap<u16, (ObjectName, HealthCheck)> {
-        let mut checks: BTreeMap<u16, (&Rank, HealthCheck)> = BTreeMap::new();
-        for planned in self.planned.values() {
-            let Some(health) = planned.health else {
-                continue;
-            };
-            let held = checks.entry(health.port).or_insert((&planned.rank, health));
-            if *planned.rank < *held.0 {
-                *held = (&planned.rank, health);
+    /// What is told of the planned Services that have a `Local` policy, the others left out.
+    pub fn locals(&self) -> impl Iterator<Item = (&ObjectName, &LocalView)> {
+        self.locals.iter()
+    }
+
+    /// Another number whenever [`Self::locals`] says something else.
+    pub const fn locals_version(&self) -> u64 {
+        self.locals_version
+    }
+
+    fn set_local(&mut self, name: &ObjectName, local: Option<LocalView>) {
+        let old = match local {
+            Some(local) => self.locals.insert(name.clone(), local),
+            None => self.locals.remove(name),
+        };
+        self.locals_version += u64::from(old != local);
+    }
+
+    /// Which Service has each health-check node port: of several the oldest.
+    pub fn health_ports(&self) -> BTreeMap<u16, &ObjectName> {
+        let mut ports: BTreeMap<u16, &Rank> = BTreeMap::new();
+        for (name, port) in self.checked() {
+            if let Some(planned) = self.planned.get(name) {
+                let held = ports.entry(port).or_insert(&planned.rank);
+                *held = (*held).min(&planned.rank);
             }
         }
-        let named = |(port, (rank, health)): (u16, (&Rank, HealthCheck))| {
-            (port, (rank.service.clone(), health))
-        };
-        checks.into_iter().map(named).collect()
+        let ports = ports.into_iter();
+        ports.map(|(port, rank)| (port, &rank.service)).collect()
+    }
+
+    /// Services with a health-check node port.
+    fn checked(&self) -> impl Iterator<Item = (&ObjectName, u16)> {
+        let checks = self.locals.iter();
+        checks.filter_map(|(name, local)| Some((name, local.health?.port)))
+    }
+
+    /// Services whose health-check node port an older one has.
+    fn health_conflicts(&self) -> impl Iterator<Item = (ObjectName, Report)> {
+        let ports = self.health_ports();
+        self.checked().filter_map(move |(name, port)| {
+            let by = ports.get(&port).filter(|by| **by != name)?;
+            let by = ObjectName::clone(by);
+            Some((name.clone(), Report::HealthPortTaken { port, by }))
+        })
     }
 
     /// Whether a grace period would make room: regions that were given up, ids to be settled.

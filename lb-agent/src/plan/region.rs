@@ -5,6 +5,7 @@
 //! are written.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use lb_common::hash;
@@ -135,6 +136,21 @@ struct Region {
     offset: u32,
     words: u32,
     references: u32,
+    /// Of its words, by which an audit knows them.
+    fingerprint: [u64; 2],
+}
+
+/// Where a region is and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// What it is shared by.
+    pub key: &'a Arc<SetKey>,
+    /// Where it begins, in words.
+    pub offset: u32,
+    /// Its length in words.
+    pub words: u32,
+    /// The [`fingerprint`] of its words.
+    pub fingerprint: [u64; 2],
 }
 
 /// A region of an earlier agent that nobody has claimed yet.
@@ -222,6 +238,7 @@ impl Regions {
             offset,
             words: length,
             references: 1,
+            fingerprint: print,
         };
         self.by_key.insert(Arc::clone(&key), region);
         Some(Placed {
@@ -257,6 +274,30 @@ impl Regions {
     /// Where the region of `key` is; 0 if it is nowhere.
     pub fn offset(&self, key: &SetKey) -> u32 {
         self.by_key.get(key).map_or(0, |region| region.offset)
+    }
+
+    /// The regions after that of `key`, or all, in an order that does not change.
+    pub fn after(&self, key: Option<&Arc<SetKey>>) -> impl Iterator<Item = Site<'_>> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let regions = self
+            .by_key
+            .range::<Arc<SetKey>, _>((from, Bound::Unbounded));
+        regions.map(|(key, region)| Site {
+            key,
+            offset: region.offset,
+            words: region.words,
+            fingerprint: region.fingerprint,
+        })
+    }
+
+    /// A new place for the region of `key`, whose old one is retired; `None` if the arena has no
+    /// room or nobody names the set.
+    pub fn relocate(&mut self, key: &SetKey) -> Option<u32> {
+        let region = self.by_key.get_mut(key)?;
+        let offset = self.arena.allocate(region.words)?;
+        self.arena.retire(region.offset, region.words);
+        region.offset = offset;
+        Some(offset)
     }
 
     /// Words of the arena that are free now.

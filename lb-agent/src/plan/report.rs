@@ -137,6 +137,13 @@ pub enum Report {
         /// Whose cluster address it is.
         by: ObjectName,
     },
+    /// An older Service has the same health-check node port, which answers for that one.
+    HealthPortTaken {
+        /// The port.
+        port: u16,
+        /// The older Service.
+        by: ObjectName,
+    },
 }
 
 impl Report {
@@ -155,6 +162,8 @@ impl Report {
             Self::TooManyEndpoints { .. } => "TooManyEndpoints",
             Self::TableFull { .. } => "TableFull",
             Self::Shadowed { .. } | Self::OthersClusterAddress { .. } => "FrontendConflict",
+            // kube-proxy's word.
+            Self::HealthPortTaken { .. } => "FailedToStartServiceHealthcheck",
         }
     }
 }
@@ -203,6 +212,10 @@ impl fmt::Display for Report {
             Self::Shadowed { address, port, by } => write!(
                 formatter,
                 "{address} port {port} belongs to the older Service {by}: change one of them"
+            ),
+            Self::HealthPortTaken { port, by } => write!(
+                formatter,
+                "health-check node port {port} belongs to the older Service {by}: change one of them"
             ),
             Self::OthersClusterAddress { address, port, by } => write!(
                 formatter,

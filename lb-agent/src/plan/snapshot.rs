@@ -156,6 +156,7 @@ impl ServiceSnapshot {
             port: frontend.key.port(),
             kind: kind_number(frontend.kind),
             is_shadowed: ids.is_some_and(|ids| ids.shadowed.contains(&frontend.key)),
+            is_ranged: frontend.is_ranged,
         });
         let refused = port.selection.refused.iter();
         let refused = refused.map(|&(endpoint, number, _)| EndpointName {
@@ -205,6 +206,10 @@ impl ServiceSnapshot {
             (
                 port.serves(Clients::Outside, candidate),
                 EndpointName::EXTERNAL,
+            ),
+            (
+                port.serves(Clients::Inside, candidate),
+                EndpointName::INSIDE,
             ),
         ] {
             if is_set {

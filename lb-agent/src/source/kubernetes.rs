@@ -27,6 +27,7 @@ mod failure;
 mod holdings;
 mod known;
 pub mod machine;
+pub mod metrics;
 pub mod problem;
 pub mod request;
 pub mod servers;
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::backoff::Backoff;
+use self::metrics::ApiMetrics;
 pub use self::shell::run;
 use crate::settings::ApiSettings;
 
@@ -57,6 +59,11 @@ pub struct KubernetesOptions {
     pub timing: Timing,
     /// Where random waits begin.
     pub seed: u64,
+    /// What is counted.
+    pub metrics: ApiMetrics,
+    /// Whether this only looks on beside the node's agent: then it sends no Events, and leaves the
+    /// kept addresses to the agent.
+    pub looks_on: bool,
 }
 
 /// How long to wait for what.

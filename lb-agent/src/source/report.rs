@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::kubernetes::problem::ApiProblem;
 use crate::model::endpoint::MAX_WEIGHT;
+use crate::model::event::Kind;
+use crate::model::name::ObjectName;
 
 /// What is wrong. Each says what the agent does about it, or what the operator can.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, thiserror::Error)]
@@ -134,6 +136,15 @@ pub struct FieldProblem {
     pub detail: Detail,
 }
 
+impl fmt::Display for FieldProblem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(formatter, "{}: ", self.field)?;
+        }
+        write!(formatter, "{}", self.detail)
+    }
+}
+
 impl FieldProblem {
     /// A problem of this field.
     pub fn new(field: impl Into<String>, detail: Detail) -> Self {
@@ -166,6 +177,20 @@ pub struct Position {
     pub line: u64,
 }
 
+impl Problem {
+    /// The object it is about, if that is of a kind that is watched.
+    pub fn subject(&self) -> Option<(Kind, ObjectName)> {
+        let (kind, name) = self.object.as_deref()?.split_once(' ')?;
+        let kind = Kind::ALL.into_iter().find(|it| it.name() == kind)?;
+        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+        let name = ObjectName {
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        Some((kind, name))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.file)?;
@@ -175,10 +200,7 @@ impl fmt::Display for Problem {
         if let Some(object) = &self.object {
             write!(formatter, ": {object}")?;
         }
-        if !self.problem.field.is_empty() {
-            write!(formatter, ": {}", self.problem.field)?;
-        }
-        write!(formatter, ": {}", self.problem.detail)
+        write!(formatter, ": {}", self.problem)
     }
 }
 

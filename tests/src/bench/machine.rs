@@ -3,7 +3,7 @@
 use std::{fmt, fs, process::Command, thread};
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::command;
 
@@ -11,7 +11,7 @@ use crate::command;
 const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 
 /// What figures depend on.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Machine {
     /// The processor's name.
     pub(super) cpu: String,
@@ -25,6 +25,9 @@ pub(super) struct Machine {
     pub(super) rustc: Option<String>,
     /// Steerage's version.
     pub(super) steerage: String,
+    /// What else takes part: the programs that load the kernel's own rules.
+    #[serde(default)]
+    pub(super) tools: Vec<String>,
     /// Load averages over 1, 5 and 15 minutes when it began: other work makes figures worse.
     pub(super) load: String,
 }
@@ -45,6 +48,15 @@ pub(super) fn describe() -> Result<Machine> {
         mitigations: mitigations(),
         rustc: rustc.map(|text| text.trim().to_owned()),
         steerage: env!("CARGO_PKG_VERSION").to_owned(),
+        tools: [
+            ("nft", "--version"),
+            ("iptables", "--version"),
+            ("ip", "-V"),
+        ]
+        .into_iter()
+        .filter_map(|(tool, flag)| command::run(Command::new(tool).arg(flag), "").ok())
+        .map(|text| text.trim().to_owned())
+        .collect(),
         load: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
     })
 }
@@ -71,6 +83,9 @@ impl fmt::Display for Machine {
         writeln!(formatter, "mitigations: {}", self.mitigations.join(", "))?;
         let rustc = self.rustc.as_deref().unwrap_or("no rustc");
         writeln!(formatter, "steerage {}, {rustc}", self.steerage)?;
+        if !self.tools.is_empty() {
+            writeln!(formatter, "{}", self.tools.join("; "))?;
+        }
         write!(formatter, "load average {}", self.load)
     }
 }

@@ -28,6 +28,8 @@ use crate::{
 
 /// How long an agent may take for anything, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// The Node of the agent.
+pub(super) const NAME: &str = "bench";
 /// How often memory is looked at while an agent starts.
 const SAMPLING: Duration = Duration::from_millis(10);
 
@@ -91,8 +93,25 @@ impl Node {
         })
     }
 
-    /// Starts an agent and waits until its tables are complete.
+    /// Where it is.
+    pub(super) const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Does something in the node's namespace.
+    pub(super) fn inside<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let mut up = self.namespace.command("ip")?;
+        command::run(up.args(["link", "set", "lo", "up"]), "")?;
+        self.namespace.run(action)
+    }
+
+    /// Starts an agent on a directory of manifests and waits until its tables are complete.
     pub(super) fn start(&mut self, manifests: &Path) -> Result<Start> {
+        self.start_from(&["--source", &format!("dir:{}", manifests.display())])
+    }
+
+    /// The same with the flags that say where objects come from.
+    pub(super) fn start_from(&mut self, source: &[&str]) -> Result<Start> {
         // What an earlier agent said of itself must not be taken for this one's word.
         if self.status_file().exists() {
             fs::remove_file(self.status_file())?;
@@ -101,8 +120,7 @@ impl Node {
             .create(true)
             .append(true)
             .open(&self.log)?;
-        let source = format!("dir:{}", manifests.display());
-        let arguments = ["run", "--node-name", "bench", "--source", &source];
+        let arguments = [&["run", "--node-name", NAME], source].concat();
         let mut command =
             self.program
                 .command(&self.namespace, [&self.pins, &self.state], &arguments)?;
@@ -196,6 +214,11 @@ impl Node {
     /// Removes everything, and says if that fails.
     pub(super) fn finish(mut self) -> Result<()> {
         self.stop()?;
+        self.finish_stopped()
+    }
+
+    /// The same after [`Self::stop`].
+    pub(super) fn finish_stopped(self) -> Result<()> {
         self.clean()?;
         ensure!(!self.pins.exists(), "left: {}", self.pins.display());
         Ok(())

@@ -1,5 +1,5 @@
 //! 10 000 Services of 10 endpoints in each family: how long until the kernel has them, what they
-//! take, how long one change takes, and what twice as many cost.
+//! take, how long one change takes, and what twice as many cost; then likewise through an API server.
 //!
 //! Seconds of the processor are what the agent itself took, so that they say little about what else
 //! the machine did; seconds without that word are by the clock on the wall.
@@ -15,6 +15,8 @@ use lb_agent::{
     dataplane::{layout::Table, tables::WordReader},
     settings::Sizes,
 };
+
+mod api;
 
 use super::{
     Options,
@@ -63,7 +65,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         let yaml = cold_start(directory.path(), Format::Yaml, services)?;
         times(&format!("{case}, YAML"), &yaml, Some(&start), report);
     }
-    Ok(())
+    api::run(options, report)
 }
 
 /// A cold start of twice the cluster, in tables of twice the size.

@@ -2,13 +2,16 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use lb_tests::bench::{self, Options};
 
 /// Measures time and memory, and prints them beside their targets.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Run only this group: scale or datapath.
+    #[command(subcommand)]
+    task: Option<Task>,
+    /// Run only this group: datapath, net or scale.
     group: Option<String>,
     /// A hundredth of everything: shows that the benches run, measures little.
     #[arg(long)]
@@ -18,6 +21,22 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Print two kept runs beside each other
+    Compare {
+        /// The earlier run
+        before: PathBuf,
+        /// The later run
+        after: PathBuf,
+    },
+    /// Make docs/performance.md and its plots from a kept run
+    Document {
+        /// The run
+        run: PathBuf,
+    },
+}
+
 #[expect(clippy::print_stderr, reason = "where a program says why it failed")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -25,7 +44,13 @@ fn main() -> ExitCode {
         group: arguments.group,
         is_smoke: arguments.smoke,
     };
-    match bench::run(&options, arguments.json.as_deref()) {
+    let result = match arguments.task {
+        Some(Task::Compare { before, after }) => bench::compare(&before, &after),
+        // xtask starts this program at the repository's root.
+        Some(Task::Document { run }) => bench::document(&run, ".".as_ref()),
+        None => bench::run(&options, arguments.json.as_deref()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

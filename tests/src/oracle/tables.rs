@@ -171,7 +171,7 @@ fn named(
 
 /// What the region of a word does with new flows, and for how long a client keeps its backend.
 fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
-    let (header, backends, _) = region(tables, word)?;
+    let (header, backends) = header_of(tables, word)?;
     let places = backends
         .iter()
         .map(|(address, port, _)| (*address, *port))
@@ -187,13 +187,19 @@ fn outcome(tables: &Actual, word: ServiceWord) -> Result<(Outcome, u32)> {
 /// A backend: address, port and flags.
 type Backend = (IpAddr, u16, u8);
 
-/// A region: its header, its backends in their own order, and the backend of each slot. Places in
-/// the list go by ids, which depend on what was there before.
-type Region = (RegionHeader, Vec<Backend>, Vec<Backend>);
+/// A region: its header, its backends in their own order, and the position there of each slot's
+/// backend. Places in the list go by ids, which depend on what was there before.
+type Region = (RegionHeader, Vec<Backend>, Vec<usize>);
 
-fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
+fn words_of(tables: &Actual, word: ServiceWord) -> Result<&[u64]> {
     let region = tables.regions.get(&word.offset());
     let words = region.with_context(|| format!("no region at {}", word.offset()))?;
+    Ok(words)
+}
+
+/// The header of a region, and its backends in the order of their ids.
+fn header_of(tables: &Actual, word: ServiceWord) -> Result<(RegionHeader, Vec<Backend>)> {
+    let words = words_of(tables, word)?;
     let word_at = |index: u32| {
         let index = usize::try_from(index).ok();
         let word = index.and_then(|index| words.get(index).copied());
@@ -216,13 +222,36 @@ fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
         let address = Ipv6Addr::from(record.address()).to_canonical();
         backends.push((address, record.port(), record.flags().0));
     }
-    let mut slots = Vec::new();
-    for slot in 0..header.table_size {
-        let (index, shift) = header.slot_word(slot);
-        let position = usize::try_from(word_at(index)? >> shift & 0xffff)?;
-        let backend = backends.get(position).copied();
-        slots.push(backend.context("a slot of nobody")?);
-    }
+    Ok((header, backends))
+}
+
+fn region(tables: &Actual, word: ServiceWord) -> Result<Region> {
+    let (header, by_id) = header_of(tables, word)?;
+    let mut backends = by_id.clone();
     backends.sort_unstable();
+    let mut places = Vec::new();
+    for backend in &by_id {
+        places.push(
+            backends
+                .binary_search(backend)
+                .ok()
+                .context("it is there")?,
+        );
+    }
+    // Four slots a word; most of the time of all comparisons is spent here.
+    let (first, _) = header.slot_word(0);
+    let words = words_of(tables, word)?;
+    let words = words.get(usize::try_from(first)?..).unwrap_or_default();
+    let size = usize::try_from(header.table_size)?;
+    let mut slots = Vec::with_capacity(size);
+    for word in words {
+        for shift in [0, 16, 32, 48] {
+            if slots.len() < size {
+                let position = (word >> shift & 0xffff) as usize;
+                slots.push(*places.get(position).context("a slot of nobody")?);
+            }
+        }
+    }
+    ensure!(slots.len() == size, "a region that is too short");
     Ok((header, backends, slots))
 }

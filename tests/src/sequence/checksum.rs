@@ -2,7 +2,7 @@
 
 /// Whether all checksums are right that can be told from this frame alone; `None` where it is no
 /// whole IP packet. A fragment's transport checksum needs the others, SCTP has none of this kind.
-pub(super) fn are_right(frame: &[u8]) -> Option<bool> {
+pub(crate) fn are_right(frame: &[u8]) -> Option<bool> {
     let mut offset = 12;
     let mut ether_type = word(frame, offset)?;
     while matches!(ether_type, 0x8100 | 0x88a8) {

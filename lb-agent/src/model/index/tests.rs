@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, Hints};
 use crate::model::service::{ServicePort, TrafficPolicy};
+use crate::model::uid::Uid;
 
 fn name(name: &str) -> ObjectName {
     ObjectName {
@@ -19,6 +20,7 @@ fn name(name: &str) -> ObjectName {
 fn service(service: &str, port: u16) -> Arc<Service> {
     Arc::new(Service {
         name: name(service),
+        uid: Uid::default(),
         created_seconds: None,
         cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 1).into()],
         external_ips: vec![],

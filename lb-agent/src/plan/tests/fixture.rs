@@ -8,6 +8,7 @@ use lb_common::flow::Protocol;
 use crate::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointPort, EndpointSlice, Hints};
 use crate::model::name::ObjectName;
 use crate::model::service::{Service, ServicePort, TrafficPolicy};
+use crate::model::uid::Uid;
 use crate::plan::{NodeView, ServiceView};
 use crate::reconcile::Objects;
 
@@ -29,6 +30,7 @@ pub(crate) fn name(name: &str) -> ObjectName {
 pub(crate) fn service(service: &str, addresses: &[&str], ports: &[(&str, u16)]) -> Service {
     Service {
         name: name(service),
+        uid: Uid::default(),
         created_seconds: Some(0),
         cluster_ips: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         external_ips: Vec::new(),

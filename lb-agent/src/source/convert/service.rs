@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Service as ApiService, ServicePort as ApiPort, 
 
 use super::{Notes, address, label, object_name, port, protocol};
 use crate::model::service::{Service, ServicePort, TrafficPolicy};
+use crate::model::uid::Uid;
 use crate::source::intern::Interner;
 use crate::source::report::{Detail, FieldProblem};
 
@@ -54,6 +55,11 @@ pub fn convert(
     let external_policy = external_policy(spec, kind, notes);
     Ok(Some(Service {
         name,
+        uid: service
+            .metadata
+            .uid
+            .as_deref()
+            .map_or_else(Uid::default, Uid::parse),
         created_seconds: service
             .metadata
             .creation_timestamp

@@ -20,8 +20,10 @@ use tokio::sync::OnceCell;
 use tower::{BoxError, ServiceExt as _};
 
 use super::access::Access;
+use super::metrics::ApiMetrics;
 use super::servers::Url;
 use super::{Fault, Time};
+use crate::clock;
 
 /// When the kernel asks a silent peer whether it lives, how often, and how many times: half a
 /// minute until a server that lost its power is given up.
@@ -42,6 +44,7 @@ pub(super) enum Piece {
 pub(super) struct Connections {
     access: Access,
     connect: Time,
+    metrics: ApiMetrics,
     /// A cell is filled by whoever asks first, while the others wait for it.
     clients: Mutex<BTreeMap<Url, Arc<OnceCell<Opened>>>>,
 }
@@ -56,10 +59,11 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Connections {
-    pub(super) const fn new(access: Access, connect: Time) -> Self {
+    pub(super) const fn new(access: Access, connect: Time, metrics: ApiMetrics) -> Self {
         Self {
             access,
             connect,
+            metrics,
             clients: Mutex::new(BTreeMap::new()),
         }
     }
@@ -82,6 +86,20 @@ impl Connections {
 
     /// Sends a body of JSON; what comes back is the status alone.
     pub(super) async fn send(
+        &self,
+        server: &Url,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Body>, Fault> {
+        let began = clock::instant();
+        let result = self.request(server, method.clone(), target, body).await;
+        let status = result.as_ref().ok().map(|answer| answer.status().as_u16());
+        self.metrics.asked(server, &method, status, began.elapsed());
+        result
+    }
+
+    async fn request(
         &self,
         server: &Url,
         method: Method,

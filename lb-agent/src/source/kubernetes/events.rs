@@ -12,6 +12,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::Time;
+use crate::model::event::Kind;
+use crate::model::name::ObjectName;
 
 /// Notes that may wait.
 const MAX_PENDING: usize = 32;
@@ -66,6 +68,21 @@ impl Regarding {
             uid: name.to_owned(),
         }
     }
+
+    /// An object of a kind that is watched; `uid` may be empty.
+    pub fn object(kind: Kind, name: &ObjectName, uid: String) -> Self {
+        Self {
+            api_version: match kind {
+                Kind::Service | Kind::Node => "v1",
+                Kind::EndpointSlice => "discovery.k8s.io/v1",
+                Kind::ServiceCidr => "networking.k8s.io/v1",
+            },
+            kind: kind.name(),
+            namespace: name.namespace.to_string(),
+            name: name.name.to_string(),
+            uid,
+        }
+    }
 }
 
 /// Something to be told by an Event.
@@ -97,11 +114,13 @@ pub fn channel() -> (EventSink, EventReceiver) {
 }
 
 impl EventSink {
-    /// Sends the note if there is room; never waits.
-    pub fn send(&self, note: Note) {
-        if self.0.try_send(note).is_err() {
+    /// Sends the note if there is room, and says whether there was; never waits.
+    pub fn send(&self, note: Note) -> bool {
+        let is_sent = self.0.try_send(note).is_ok();
+        if !is_sent {
             tracing::debug!("an Event found no room");
         }
+        is_sent
     }
 }
 
@@ -146,6 +165,11 @@ impl Outbox {
             refilled: Time::ZERO,
             not_before: Time::ZERO,
         }
+    }
+
+    /// Whether no note has to give way to another.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending.len() < MAX_PENDING
     }
 
     /// Takes in a note; the oldest gives way.
@@ -199,6 +223,8 @@ impl Outbox {
         };
         match status {
             Some(200..300) => return,
+            // Another node has taken the name in the same microsecond: another one is made.
+            Some(409) => {}
             // The Event it counted in has expired: another one is made.
             Some(404) if self.sent.get(&note).is_some_and(|sent| sent.count > 1) => {}
             None | Some(401 | 429 | 500..) => self.not_before = now + RETRY,

@@ -35,6 +35,8 @@ pub(super) enum Failure {
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     pub(super) objects: Vec<Decoded>,
+    /// How far the server is, so many times.
+    pub(super) bookmarks: u64,
     /// The list is complete.
     pub(super) is_complete: bool,
     /// The server does what it is asked.

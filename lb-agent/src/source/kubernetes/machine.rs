@@ -59,6 +59,17 @@ pub struct Output {
     pub actions: Vec<Action>,
 }
 
+/// What the watches of a kind have met so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// Full lists that began.
+    pub relists: u64,
+    /// Bookmarks of watches.
+    pub bookmarks: u64,
+    /// Requests that failed, each counted once; watches that the server ends in time do not count.
+    pub errors: u64,
+}
+
 /// The state of all watches.
 #[derive(Debug)]
 pub struct Machine {
@@ -86,6 +97,7 @@ pub struct Machine {
     working: Option<Url>,
     remembered: Option<(Vec<Url>, Url)>,
     learnt: Vec<Url>,
+    tallies: BTreeMap<Kind, Tally>,
 }
 
 impl Machine {
@@ -117,6 +129,7 @@ impl Machine {
             working: None,
             remembered: None,
             learnt: Vec::new(),
+            tallies: BTreeMap::new(),
         }
     }
 
@@ -151,6 +164,11 @@ impl Machine {
         let service = self.listed.get(&Kind::Service)?;
         let slice = self.listed.get(&Kind::EndpointSlice)?;
         Some(*service.max(slice))
+    }
+
+    /// What the watches have met.
+    pub const fn tallies(&self) -> &BTreeMap<Kind, Tally> {
+        &self.tallies
     }
 
     /// What is wrong between us and the server now.
@@ -219,6 +237,7 @@ impl Machine {
         if !heard.objects.is_empty() {
             self.heard = Some(now);
         }
+        self.tallies.entry(kind).or_default().bookmarks += heard.bookmarks;
         for object in heard.objects {
             if self.holdings.take(kind, object, &mut output.events) {
                 self.learnt = self.holdings.servers();
@@ -292,6 +311,7 @@ impl Machine {
         }
         let mut delay = Time::ZERO;
         if counts {
+            self.tallies.entry(kind).or_default().errors += 1;
             let is_moving = self.rotate(failure, failures, &server, now, output);
             let rounds = u32::try_from(self.servers.count())
                 .unwrap_or(u32::MAX)
@@ -425,6 +445,7 @@ impl Machine {
         for (kind, watch) in &mut self.watches {
             if watch.take_restart() {
                 self.untold.remove(kind);
+                self.tallies.entry(*kind).or_default().relists += 1;
                 self.holdings.restart(*kind);
                 output.events.push(Event::Restarted(*kind));
             }

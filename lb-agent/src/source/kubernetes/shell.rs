@@ -15,7 +15,8 @@ use super::access::{Access, AccessError};
 use super::connection::{Connections, Piece};
 use super::events::{EventReceiver, Gravity, Note, Outbox, Regarding};
 use super::known::{self, Known};
-use super::machine::{Action, Input, Machine, Output};
+use super::machine::{Action, Input, Machine, Output, Tally};
+use super::metrics::ApiMetrics;
 use super::problem::{ApiProblem, Saying};
 use super::servers::{Servers, Url};
 use super::{KubernetesOptions, Time};
@@ -61,7 +62,7 @@ pub async fn run(
         options.timing,
         options.seed,
     );
-    let connections = Connections::new(access, options.timing.connect);
+    let connections = Connections::new(access, options.timing.connect, options.metrics.clone());
     let shell = Shell {
         machine,
         connections: Arc::new(connections),
@@ -70,9 +71,12 @@ pub async fn run(
         sending: None,
         node_name: options.node_name,
         state_dir: options.state_dir,
+        looks_on: options.looks_on,
         start: Instant::from_std(clock::instant()),
         waiting: Vec::new(),
         unkept: None,
+        metrics: options.metrics,
+        tallied: BTreeMap::new(),
         reports,
         reported: Time::ZERO,
         is_report_due: true,
@@ -90,10 +94,14 @@ struct Shell {
     sending: Option<BoxFuture<'static, Option<u16>>>,
     node_name: String,
     state_dir: PathBuf,
+    looks_on: bool,
     start: Instant,
     /// Events for the agent.
     waiting: Vec<Event>,
     unkept: Option<ApiProblem>,
+    metrics: ApiMetrics,
+    /// What of the machine's tallies is counted.
+    tallied: BTreeMap<Kind, Tally>,
     reports: watch::Sender<SourceReport>,
     reported: Time,
     is_report_due: bool,
@@ -121,7 +129,7 @@ impl Shell {
                     self.sending = None;
                     self.outbox.answered(status, self.now());
                 }
-                note = notes.recv(), if has_notes => match note {
+                note = notes.recv(), if has_notes && self.outbox.has_room() => match note {
                     Some(note) => self.outbox.offer(note, self.now()),
                     None => has_notes = false,
                 },
@@ -203,6 +211,9 @@ impl Shell {
     }
 
     fn remember(&mut self, servers: &[Url], last: &Url) {
+        if self.looks_on {
+            return;
+        }
         let result = Known::new(servers, last).write(&self.state_dir);
         self.unkept = result.err().map(|error| ApiProblem::Unkept {
             path: known::path(&self.state_dir),
@@ -217,6 +228,9 @@ impl Shell {
         match saying {
             Saying::Problem(problem) => {
                 tracing::warn!("{problem}");
+                if self.looks_on {
+                    return;
+                }
                 let note = Note {
                     gravity: Gravity::Warning,
                     regarding: Regarding::node(&self.node_name),
@@ -249,6 +263,13 @@ impl Shell {
         let mut problems = self.machine.problems();
         problems.extend(self.unkept.clone());
         let server = self.machine.working().unwrap_or(self.machine.server());
+        self.metrics.uses(server);
+        self.metrics.tally(&self.tallied, self.machine.tallies());
+        self.tallied.clone_from(self.machine.tallies());
+        if let Some(heard) = self.machine.heard() {
+            let ago = now.saturating_sub(heard).as_secs_f64();
+            self.metrics.heard(clock::moment().unix.as_secs_f64() - ago);
+        }
         let api = ApiReport {
             server: server.to_string(),
             last_event_at: self.machine.heard().map(at),

@@ -274,6 +274,7 @@ impl Watch {
                 }
             }
             Some(Line::Bookmark { version, .. }) => {
+                heard.bookmarks += 1;
                 self.advance(version);
                 heard.is_working |= self.confirm();
             }

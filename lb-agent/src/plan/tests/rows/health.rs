@@ -22,10 +22,16 @@ fn checks(world: &World) -> Vec<(u16, String, Option<usize>)> {
 }
 
 fn listed(planner: &Planner) -> Vec<(u16, String, Option<usize>)> {
-    let checks = planner.health_checks().into_iter();
+    let ports = planner.health_ports();
+    let checks = planner.locals().filter_map(|(name, local)| {
+        let check = local.health?;
+        (ports[&check.port] == name).then(|| (check.port, name, check.local(false)))
+    });
+    let mut checks: Vec<_> = checks
+        .map(|(port, name, count)| (port, name.name.to_string(), count))
+        .collect();
+    checks.sort();
     checks
-        .map(|(port, (service, check))| (port, service.name.to_string(), check.local(false)))
-        .collect()
 }
 
 #[test]
@@ -70,6 +76,13 @@ fn row_11_13_a_changed_port_moves_and_one_port_has_one_service() {
         (11_114, "nsn3".into(), Some(0)),
     ];
     assert_eq!(listed(&planner), expected);
+    let reports = planner.reports();
+    let about_health: Vec<_> = reports
+        .iter()
+        .filter(|(_, report)| report.event_reason() == "FailedToStartServiceHealthcheck")
+        .map(|(name, _)| &*name.name)
+        .collect();
+    assert_eq!(about_health, ["nsn4"]);
 }
 
 #[test]
@@ -138,4 +151,51 @@ fn each_family_has_a_count_of_its_own() {
         (check[0].local(false), check[0].local(true)),
         (Some(2), Some(1))
     );
+    let mut world = stage.world;
+    let name = crate::plan::tests::fixture::name("a");
+    world
+        .services
+        .get_mut(&name)
+        .unwrap()
+        .cluster_ips
+        .truncate(1);
+    let stage = Stage::new(world);
+    let desired = stage.desired();
+    assert_eq!(desired.health[&name].local(true), None, "no such family");
+}
+
+#[test]
+fn what_is_told_of_local_policies_is_news_only_when_it_changes() {
+    let web = |external, node_port| {
+        let mut svc = service("web", &["172.30.0.41"], &[("http", 80)]);
+        svc.external_policy = external;
+        svc.ports[0].node_port = node_port;
+        svc
+    };
+    let (mut planner, mut memory) = (Planner::new(CAPACITY), Memory::new(CAPACITY));
+    let mut world = World::default();
+    let remote = |number: u8| {
+        let endpoints = [elsewhere(&format!("10.0.0.{number}"))];
+        slice("web", "web", &[("http", 80)], endpoints)
+    };
+    world.add_slice(remote(1));
+    let mut told = |world: &World| {
+        settle(&mut planner, &mut memory, world);
+        let without: Vec<u32> = planner
+            .locals()
+            .map(|(_, local)| local.without[0].external)
+            .collect();
+        (without, planner.locals_version())
+    };
+    // The same everywhere; and a policy for clients that cannot come.
+    for (policy, node_port) in [(TrafficPolicy::Cluster, 3001), (TrafficPolicy::Local, 0)] {
+        world.add_service(web(policy, node_port));
+        assert_eq!(told(&world), (vec![], 0), "{policy:?} {node_port}");
+    }
+    world.add_service(web(TrafficPolicy::Local, 3001));
+    assert_eq!(told(&world), (vec![1], 1));
+    world.add_slice(remote(2));
+    assert_eq!(told(&world), (vec![1], 1), "another endpoint elsewhere");
+    world.services.clear();
+    assert_eq!(told(&world), (vec![], 2));
 }

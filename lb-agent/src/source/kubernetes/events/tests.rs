@@ -92,6 +92,22 @@ fn what_cannot_be_sent_is_tried_again_until_it_is_old() {
 }
 
 #[test]
+fn a_name_that_another_node_has_taken_is_not_tried_again() {
+    let mut outbox = Outbox::new("node-a");
+    outbox.offer(note("gone"), Time::ZERO);
+    let first = outbox.next(Time::ZERO, WALL).unwrap();
+    outbox.answered(Some(409), Time::ZERO);
+    let second = outbox.next(Time::ZERO, WALL + 1).unwrap();
+    assert_eq!(second.method, Method::POST);
+    assert_ne!(
+        first.body["metadata"]["name"],
+        second.body["metadata"]["name"]
+    );
+    outbox.answered(Some(201), Time::ZERO);
+    assert_eq!(outbox.due(), None);
+}
+
+#[test]
 fn an_event_that_is_forbidden_is_dropped() {
     let mut outbox = Outbox::new("node-a");
     outbox.offer(note("gone"), Time::ZERO);
@@ -107,7 +123,8 @@ fn an_event_that_is_forbidden_is_dropped() {
 fn a_full_queue_drops_and_never_waits() {
     let (sink, mut receiver) = channel();
     for number in 0..MAX_PENDING + 10 {
-        sink.send(note(&number.to_string()));
+        let is_sent = sink.send(note(&number.to_string()));
+        assert_eq!(is_sent, number < MAX_PENDING);
     }
     let mut held = 0;
     while receiver.try_recv().is_ok() {
@@ -115,7 +132,7 @@ fn a_full_queue_drops_and_never_waits() {
     }
     assert_eq!(held, MAX_PENDING);
     drop(receiver);
-    sink.send(note("nobody listens"));
+    assert!(!sink.send(note("nobody listens")));
 }
 
 #[test]

@@ -1,0 +1,230 @@
+//! Programs on the same packets, in turn: each round runs every one of them once, and begins with
+//! another one than the round before. In every run it is checked that each packet ended as it
+//! should: a fast drop is no result.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramFd;
+use lb_agent::clock::flow_seconds;
+use lb_common::{course::Course, verdict::Reason};
+
+use super::{course, ground::Ground, rig::Rig};
+use crate::sequence::checksum;
+
+/// Tries to get all of a warm round into one second.
+const TRIES: u32 = 10;
+
+/// What becomes of the packets.
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// They go on as they came.
+    Untouched,
+    /// They go to one of these.
+    To(Vec<SocketAddr>),
+    /// They come from this address.
+    From(SocketAddr),
+}
+
+/// What counts the packets, and so proves that all of them had their fate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Proof {
+    /// Our counter of this reason.
+    Counter(Reason),
+    /// The minimal balancers' count of flows they did not know: none, or all.
+    Misses {
+        /// Whether all.
+        all: bool,
+    },
+    /// There is no count; the last packet speaks for all.
+    Last,
+}
+
+/// One program on one course.
+pub(super) struct Entrant {
+    /// How reports call it.
+    pub(super) name: &'static str,
+    /// The program.
+    pub(super) program: ProgramFd,
+    /// Its packets.
+    pub(super) course: Course,
+    /// What becomes of them.
+    pub(super) fate: Fate,
+    /// How that is known of all of them.
+    pub(super) proof: Proof,
+}
+
+/// What goes before the packets that are timed, in the same second: entries are stamped once a second,
+/// and who comes first in a second pays for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Warm {
+    /// Nothing.
+    Nothing,
+    /// A packet of each of so many flows.
+    Each(u32),
+    /// The very packets, where there are too many flows for a second. The caches are filled with
+    /// something else then, as the other flows would have done.
+    Same,
+}
+
+/// How long, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distance {
+    /// Rounds.
+    pub(super) rounds: usize,
+    /// Packets of a round that are timed.
+    pub(super) packets: u32,
+    /// What goes before those.
+    pub(super) warm: Warm,
+}
+
+/// Runs them all; gives nanoseconds a packet, driver and test run included, by entrant and round.
+pub(super) fn run(
+    ground: &Ground,
+    rig: &mut Rig,
+    entrants: &mut [Entrant],
+    distance: Distance,
+) -> Result<Vec<Vec<f64>>> {
+    let mut times = vec![Vec::new(); entrants.len()];
+    for round in 0..distance.rounds {
+        for turn in 0..entrants.len() {
+            let position = (turn + round) % entrants.len();
+            let entrant = &mut entrants[position];
+            let time = lap(ground, rig, entrant, distance)
+                .with_context(|| format!("{} in round {round}", entrant.name))?;
+            times[position].push(time);
+        }
+    }
+    Ok(times)
+}
+
+/// One entrant's part of a round.
+fn lap(ground: &Ground, rig: &mut Rig, entrant: &mut Entrant, distance: Distance) -> Result<f64> {
+    let mut time = f64::NAN;
+    for _ in 0..TRIES {
+        let began = flow_seconds();
+        match distance.warm {
+            Warm::Nothing => {}
+            Warm::Each(flows) => {
+                let every = course::onward(entrant.course, entrant.course.first);
+                rig.run(&entrant.program, &every, flows)?;
+            }
+            Warm::Same => {
+                rig.run(&entrant.program, &entrant.course, distance.packets)?;
+                rig.sweep_caches();
+            }
+        }
+        let counted = counted(ground, rig, entrant)?;
+        let run = rig.run(&entrant.program, &entrant.course, distance.packets)?;
+        let more = self::counted(ground, rig, entrant)? - counted;
+        let expected = match entrant.proof {
+            Proof::Misses { all: false } | Proof::Last => 0,
+            Proof::Misses { all: true } | Proof::Counter(_) => u64::from(distance.packets),
+        };
+        ensure!(
+            more == expected,
+            "{more} of {expected} packets were counted"
+        );
+        check(&entrant.course, &run.frame, &entrant.fate)?;
+        if entrant.course.flows == 0 {
+            entrant.course.first = entrant.course.first.wrapping_add(distance.packets);
+        } else {
+            entrant.course.position += u64::from(distance.packets);
+        }
+        time = run.nanoseconds;
+        if distance.warm == Warm::Nothing || flow_seconds() == began {
+            break;
+        }
+    }
+    Ok(time)
+}
+
+fn counted(ground: &Ground, rig: &Rig, entrant: &Entrant) -> Result<u64> {
+    match entrant.proof {
+        Proof::Counter(reason) => ground.count(reason),
+        Proof::Misses { .. } => rig.misses(),
+        Proof::Last => Ok(0),
+    }
+}
+
+/// Whether the packet that came out has the right checksums, and the addresses it should have.
+pub(super) fn check(course: &Course, frame: &[u8], fate: &Fate) -> Result<()> {
+    ensure!(
+        checksum::are_right(frame) == Some(true),
+        "a checksum is wrong: {frame:02x?}"
+    );
+    let (source, destination) = ends(frame).context("the packet has no ports")?;
+    let before = [&frame[..14], &course.header].concat();
+    let (old_source, old_destination) = ends(&before).context("the course has no ports")?;
+    // The client's end is another for each packet.
+    let is_reply = matches!(fate, Fate::From(_));
+    match fate {
+        Fate::Untouched => {
+            let is_same = destination == old_destination || source == old_source;
+            ensure!(
+                is_same,
+                "{source} → {destination} was {old_source} → {old_destination}"
+            );
+        }
+        Fate::To(backends) => ensure!(
+            backends.contains(&destination),
+            "sent to {destination}, which is none of {backends:?}"
+        ),
+        Fate::From(dialled) => ensure!(source == *dialled, "an answer comes from {source}"),
+    }
+    let client = if is_reply { destination } else { source };
+    ensure!(client.port() >= 1024, "the client's port became {client}");
+    Ok(())
+}
+
+/// Source and destination of an untagged TCP or UDP frame without options.
+fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let packet = frame.get(14..)?;
+    let (addresses, l4): ([IpAddr; 2], usize) = if packet.first()? >> 4 == 6 {
+        let address = |at: usize| -> Option<IpAddr> {
+            let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+            Some(Ipv6Addr::from(octets).into())
+        };
+        ([address(8)?, address(24)?], 40)
+    } else {
+        let address = |at: usize| -> Option<IpAddr> {
+            let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+            Some(Ipv4Addr::from(octets).into())
+        };
+        ([address(12)?, address(16)?], 20)
+    };
+    let port = |at: usize| -> Option<u16> {
+        let octets: [u8; 2] = packet.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_be_bytes(octets))
+    };
+    let [source, destination] = addresses;
+    Some((
+        SocketAddr::new(source, port(l4)?),
+        SocketAddr::new(destination, port(l4 + 2)?),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packets;
+
+    fn frame(destination: &str) -> Vec<u8> {
+        let client = "10.0.0.1:40000".parse().unwrap();
+        packets::tcp(client, destination.parse().unwrap())
+            .payload(&[0; 24])
+            .build()
+    }
+
+    #[test]
+    fn a_packet_to_nobodys_backend_or_with_a_wrong_checksum_ends_the_bench() {
+        let sent = frame("10.96.0.2:80");
+        let course = course::course(&sent, course::Client::Source).unwrap();
+        let backends = Fate::To(vec!["10.200.0.1:8080".parse().unwrap()]);
+        check(&course, &frame("10.200.0.1:8080"), &backends).unwrap();
+        check(&course, &sent, &backends).unwrap_err();
+        let mut damaged = frame("10.200.0.1:8080");
+        damaged[50] ^= 1;
+        check(&course, &damaged, &backends).unwrap_err();
+    }
+}
