@@ -76,6 +76,10 @@ impl Picture {
             picture.frontends.insert(*key, frontend);
         }
         for (&index, words) in &actual.services {
+            // What an entry keeps of its generation once its service is gone.
+            if words.iter().all(|word| word.offset() == 0) {
+                continue;
+            }
             let sets = words.map(|word| set_of(actual, word));
             // Two entries of one port: the second is nobody's.
             let port = labels.port(index);

@@ -64,37 +64,46 @@ fn plan_all(planner: &mut Planner, views: &[ServiceView<'_>]) -> Duration {
     thread_time().saturating_sub(begin)
 }
 
+/// What planning `services` costs, and then a change of one of them.
+fn costs(services: u32) -> [Duration; 2] {
+    let mut world = world(services);
+    let mut planner = Planner::new(LARGE);
+    let total = plan_all(&mut planner, &views(&world));
+    assert_eq!(planner.reports(), []);
+    for slice in world.slices.values_mut() {
+        slice.endpoints.pop();
+    }
+    let views = views(&world);
+    let begin = thread_time();
+    for view in &views[..100] {
+        assert!(!planner.plan_service(view, &NODE).is_empty());
+    }
+    let change = thread_time().saturating_sub(begin) / 100;
+    println!("plan/all/{services}x10x2: {total:?}; plan/endpoint-gone/{services}: {change:?}");
+    [total, change]
+}
+
 #[test]
 fn planning_costs_grow_with_the_services_and_a_change_costs_its_service() {
-    let mut totals = Vec::new();
-    let mut changes = Vec::new();
-    for services in [250, 1000] {
-        let mut world = world(services);
-        let mut planner = Planner::new(LARGE);
-        let total = plan_all(&mut planner, &views(&world));
-        assert_eq!(planner.reports(), []);
-        for slice in world.slices.values_mut() {
-            slice.endpoints.pop();
+    // The least of three: others on the machine make a measurement larger, never smaller.
+    let mut least = [[Duration::MAX; 2]; 2];
+    for _ in 0..3 {
+        for (least, services) in least.iter_mut().zip([250, 1000]) {
+            let [total, change] = costs(services);
+            *least = [least[0].min(total), least[1].min(change)];
         }
-        let views = views(&world);
-        let begin = thread_time();
-        for view in &views[..100] {
-            assert!(!planner.plan_service(view, &NODE).is_empty());
-        }
-        let change = thread_time().saturating_sub(begin) / 100;
-        println!("plan/all/{services}x10x2: {total:?}; plan/endpoint-gone/{services}: {change:?}");
-        totals.push(total);
-        changes.push(change);
     }
-    let growth = totals[1].as_secs_f64() / totals[0].as_secs_f64();
+    let [small, large] = least;
+    let growth = |of: usize| large[of].as_secs_f64() / small[of].as_secs_f64();
     assert!(
-        growth < 4.0 * 3.0,
-        "four times the services cost {growth} times as much"
+        growth(0) < 4.0 * 3.0,
+        "four times the services cost {} times as much",
+        growth(0)
     );
-    let growth = changes[1].as_secs_f64() / changes[0].as_secs_f64();
     assert!(
-        growth < 3.0,
-        "a change costs {growth} times as much among four times the services"
+        growth(1) < 3.0,
+        "a change costs {} times as much among four times the services",
+        growth(1)
     );
-    assert!(changes[1] < Duration::from_millis(50), "{changes:?}");
+    assert!(large[1] < Duration::from_millis(50), "{large:?}");
 }
