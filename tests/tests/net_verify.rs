@@ -105,7 +105,7 @@ const DAMAGES: [(Table, &str, Damage); 8] = [
     }),
     (Table::Services, "service entry", |_, maps, tables| {
         let word = ServiceWord::new(place(tables).1, 0);
-        for audience in [Audience::Internal, Audience::External] {
+        for audience in Audience::ALL {
             maps.apply(&Write::SetService {
                 index: 900,
                 audience,

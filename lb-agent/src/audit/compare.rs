@@ -137,18 +137,16 @@ fn sets(sides: Sides<'_>, port: &Port) -> Vec<Difference> {
         let difference = texts.difference(Table::Services, "service entry".to_owned(), service);
         return difference.into_iter().collect();
     }
-    let [internal, external] = [0, 1].map(|audience| {
-        let sets = entries.map(|sets| sets.map(|sets| &sets[audience]));
+    let found = Audience::ALL.map(|audience| {
+        let sets = entries.map(|sets| sets.map(|sets| &sets[audience.position()]));
         set_differences(sets, port)
     });
-    if internal == external {
-        return internal;
+    let [internal, others @ ..] = &found;
+    if others.iter().all(|other| other == internal) {
+        return internal.clone();
     }
     let mut all = Vec::new();
-    for (audience, found) in [
-        (Audience::Internal, internal),
-        (Audience::External, external),
-    ] {
+    for (audience, found) in Audience::ALL.into_iter().zip(found) {
         all.extend(found.into_iter().map(|difference| Difference {
             about: format!("{}: {}", audience_text(audience), difference.about),
             ..difference

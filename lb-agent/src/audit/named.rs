@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::flow::Protocol;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
+use lb_common::table::service::Audience;
 
 use super::picture::{Frontend, Picture, Port, Set, join_flags};
 use crate::model::name::{ObjectName, ServicePortName};
@@ -81,12 +82,12 @@ impl Picture {
             );
             self.backends.insert(key, flags);
         }
-        let sets = [
-            EndpointName::INTERNAL,
-            EndpointName::EXTERNAL,
-            EndpointName::INSIDE,
-        ]
-        .map(|bit| {
+        let sets = Audience::ALL.map(|audience| {
+            let bit = match audience {
+                Audience::Internal => EndpointName::INTERNAL,
+                Audience::External => EndpointName::EXTERNAL,
+                Audience::Inside => EndpointName::INSIDE,
+            };
             let weights: BTreeMap<BackendKey, u16> = endpoints()
                 .filter(|it| it.backend != 0 && it.weight > 0 && it.has(bit))
                 .map(|it| (backend(it), it.weight))

@@ -139,7 +139,7 @@ pub(super) const fn audience_text(audience: Audience) -> &'static str {
     match audience {
         Audience::Internal => "clients of the cluster address",
         Audience::External => "clients from outside",
-        Audience::Inside => "clients of the cluster elsewhere",
+        Audience::Inside => "clients of the cluster at other addresses",
     }
 }
 

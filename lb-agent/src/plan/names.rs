@@ -184,8 +184,7 @@ impl EndpointName {
     pub const INTERNAL: u8 = 16;
     /// Bit: external clients may be sent to it.
     pub const EXTERNAL: u8 = 32;
-    /// Bit: new flows of clients of the cluster that dial another than its cluster address may go to
-    /// it.
+    /// Bit: clients of the cluster that dial other than cluster addresses may be sent to it.
     pub const INSIDE: u8 = 64;
 
     /// Whether all of `bits` are set.
