@@ -13,6 +13,7 @@ pub mod config;
 mod devices;
 mod error;
 mod names;
+mod node_addresses;
 mod notes;
 pub(crate) mod objects;
 mod outside;
@@ -51,9 +52,11 @@ use crate::settings::Settings;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
 use audit::AuditKeeper;
+use config::Purpose;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
+use node_addresses::NodeAddressKeeper;
 use notes::Notes;
 use objects::ModelObjects;
 use outside::OutsideKeeper;
@@ -130,6 +133,7 @@ struct Agent {
     loaded: Loaded,
     reconciler: Reconciler<BpfDataplane>,
     keeper: DeviceKeeper,
+    addresses: NodeAddressKeeper,
     model: Model,
     devices: Devices,
     sweeper: Sweeper,
@@ -174,10 +178,12 @@ impl Agent {
         // Nothing is touched or opened by an agent that cannot run.
         let outside = OutsideKeeper::start(&settings, PinPaths::new(&settings.pin_dir))?;
         let kernel_problems = setup::write_kernel(&settings);
+        let addresses = NodeAddressKeeper::new(dataplane.node_addresses()?);
+        let roles = dataplane.device_roles()?;
         let reconciler = Reconciler::start(dataplane)?;
         // The copy of an earlier agent's tables is gone.
         memory::give_back();
-        let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment)?;
+        let (attachments, failures) = Attachments::adopt(&mut loaded, settings.attachment, &roles)?;
         for failure in failures {
             tracing::warn!("taking over a link: {failure}");
         }
@@ -191,6 +197,7 @@ impl Agent {
         );
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
+            addresses,
             model: Model::new(&settings.node_name),
             audits: AuditKeeper::new(&settings),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
@@ -349,12 +356,15 @@ impl Agent {
     fn write_cidrs(&mut self) {
         let mut cidrs = self.settings.service_cidrs.clone();
         cidrs.extend_from_slice(self.model.service_cidrs());
-        let words = config::service_cidrs(&cidrs);
+        let mut words = config::cidrs(Purpose::Service, &cidrs);
         for (network, length) in &words.left_out {
             tracing::warn!(
                 "no room for service CIDR {network}/{length}: addresses in it that no Service has are not dropped"
             );
         }
+        // There is at most one of a family, so all fit.
+        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods());
+        words.words.extend(pods.words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words.words {
             if dataplane.config(word) != value
@@ -461,6 +471,7 @@ impl Agent {
         let described = reports.iter();
         problems.extend(described.map(|(name, report)| format!("{name}: {report}")));
         problems.extend(self.keeper.problems().cloned());
+        problems.extend(self.addresses.problem().cloned());
         problems.extend(self.kernel_problems.iter().cloned());
         problems.extend(self.outside.reports().into_values());
         let pending = u64::from(self.write_problem.is_some())
@@ -473,6 +484,6 @@ impl Agent {
             pending,
             problems.len(),
         );
-        self.published.write(pending, problems)
+        self.published.write(pending, problems, self.keeper.roles())
     }
 }

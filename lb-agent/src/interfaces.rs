@@ -4,12 +4,14 @@
 //! ([`watch`]) and of the Node's addresses.
 
 pub mod classify;
+pub mod source;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub use classify::{Role, classify};
+pub use classify::{Classified, Role, classify};
+pub use source::source_addresses;
 pub use watch::{InterfaceError, REREAD, Watcher};
 
 /// What a device is, as far as roles depend on it.
@@ -39,7 +41,7 @@ pub struct Device {
     pub is_peer_elsewhere: bool,
     /// Interface index of the device it is a port of.
     pub master: Option<u32>,
-    /// Its addresses.
+    /// Its addresses, those last that new flows should not use (tentative or deprecated ones).
     pub addresses: Vec<IpAddr>,
     /// Whether a default route leaves by it.
     pub has_default_route: bool,

@@ -13,13 +13,15 @@
 //! 2. bits of the filter and records of new backends;
 //! 3. regions, where no service names them yet;
 //! 4. the words of `SERVICES`, which is when the change takes effect;
-//! 5. bits of the service filter, then frontends;
-//! 6. what nothing names any more: words of services, flags of backends.
+//! 5. bits of the service filter and of node ports, source ranges, then frontends;
+//! 6. what nothing names any more: words of services, flags of backends, source ranges.
 //!
 //! Regions and ids that a plan gives up are reused only after
 //! [`Planner::readers_done`](planner::Planner::readers_done), ids also only after
 //! [`Planner::sweep`](planner::Planner::sweep). Bits of the filters are never cleared while the
-//! maps live: a bit too many costs a packet one lookup, and a flow may need it for a day.
+//! maps live: a bit too many costs a packet one lookup, and a flow may need it for a day. A frontend
+//! with source ranges is never there before its networks; while they change, the old and the new ones
+//! may dial.
 
 use std::net::IpAddr;
 
@@ -43,6 +45,7 @@ pub mod latency;
 pub mod names;
 pub mod node_ports;
 pub mod planner;
+mod ranges;
 pub mod region;
 pub mod report;
 mod restore;
@@ -53,7 +56,7 @@ pub(crate) mod tests;
 pub mod usage;
 
 pub(crate) use diff::backend_key;
-pub(crate) use filters::{backend_bit, node_bit, service_bit};
+pub(crate) use filters::{backend_bit, node_bit, node_port_bit, service_bit};
 
 /// A Service and the slices that belong to it.
 #[derive(Clone, Debug)]

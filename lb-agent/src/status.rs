@@ -47,10 +47,22 @@ pub struct AgentStatus {
     /// How the API server is; `None` where it is not the source.
     #[serde(default)]
     pub api: Option<ApiStatus>,
+    /// The devices that have a role, and why.
+    #[serde(default)]
+    pub devices: Vec<DeviceRole>,
     /// Writes that failed and are tried again.
     pub pending_writes: u64,
     /// What is wrong now, one line each: broken files, failed writes, devices without programs.
     pub problems: Vec<String>,
+}
+
+/// Why a device has its role; which one that is, `DEVICES` says.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeviceRole {
+    /// Interface index.
+    pub index: u32,
+    /// In words that follow the device's name.
+    pub why: String,
 }
 
 /// How the API server is.

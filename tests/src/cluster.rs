@@ -19,7 +19,7 @@ mod manifest;
 
 pub use self::{
     agent::{Agent, Program},
-    manifest::{Condition, Endpoint, Manifests, Port, Service},
+    manifest::{Condition, Endpoint, Exposure, Manifests, Pair, Policy, Port, Service, sockets},
 };
 
 /// Where the BPF file system is mounted.
@@ -67,10 +67,14 @@ impl Cluster {
 
     /// Gives the agents, which have yet to be started, these `sizes` of tables, in YAML.
     pub fn set_sizes(&mut self, sizes: &str) -> Result<()> {
+        self.set_config(&format!("sizes: {sizes}\n"))
+    }
+
+    /// Gives the agents, which have yet to be started, these settings, in YAML.
+    pub fn set_config(&mut self, settings: &str) -> Result<()> {
         let path = self.directory.path().join("config.yaml");
-        let text = format!(
-            "apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\nsizes: {sizes}\n"
-        );
+        let text =
+            format!("apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\n{settings}");
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         for agent in &mut self.agents {
             agent.config = Some(path.clone());

@@ -4,6 +4,8 @@
 //!   pod ─ veth ─┐                                   ┌─ veth ─ pod
 //!   pod ─ veth ─┤ node1 ─ eth0 ─┐       ┌─ eth0 ─ node2 ─ …
 //!               └               fabric (a bridge)
+//!                                       │
+//!                    client ─ router ───┘   where a test asks for them
 //! ```
 //!
 //! How pods hang on their node and how nodes carry pods' packets to each other is the
@@ -28,13 +30,15 @@ use crate::{
 pub mod address;
 mod firewall;
 mod node;
+mod outside;
 mod pod;
 mod shape;
 mod turn;
 
 use self::turn::Turn;
 pub use self::{
-    node::{Node, UPLINK},
+    node::{Node, TUNNEL, UPLINK},
+    outside::Outside,
     pod::Pod,
     shape::CniShape,
 };
@@ -48,7 +52,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// A running lab; dropping it removes it.
 #[derive(Debug)]
 pub struct Lab {
-    // Fields are dropped in order: pods before nodes before the fabric before the next lab's turn.
+    // Fields are dropped in order: the leaves before what they hang on, and the next lab's turn last.
+    outside: Option<Outside>,
     pods: Vec<Pod>,
     nodes: Vec<Node>,
     fabric: Namespace,
@@ -72,6 +77,7 @@ impl Lab {
             .map(|node| Node::build(shape, &prefix, node, nodes, &fabric))
             .collect::<Result<_>>()?;
         Ok(Self {
+            outside: None,
             pods: Vec::new(),
             nodes,
             fabric,
@@ -94,6 +100,31 @@ impl Lab {
     pub fn add_pods(&mut self, pods: &[(&str, u8)]) -> Result<()> {
         pods.iter()
             .try_for_each(|(name, node)| self.add_pod(name, *node).map(drop))
+    }
+
+    /// Adds a client outside of the cluster, behind a router.
+    pub fn add_outside(&mut self) -> Result<()> {
+        let outside = Outside::build(&self.prefix, &self.fabric, &self.nodes);
+        self.outside = Some(outside.context("add a client outside of the cluster")?);
+        Ok(())
+    }
+
+    /// The client outside of the cluster.
+    ///
+    /// # Panics
+    ///
+    /// When none was added.
+    #[track_caller]
+    pub fn outside(&self) -> &Outside {
+        let outside = self.outside.as_ref();
+        outside.unwrap_or_else(|| panic!("the lab has no client outside"))
+    }
+
+    /// Lets every node forward to the addresses of the others: what an operator has to open for
+    /// endpoints on the host's network, and no CNI does.
+    pub fn open_firewalls_to_nodes(&self) -> Result<()> {
+        let mut nodes = self.nodes.iter();
+        nodes.try_for_each(|node| firewall::open_to_nodes(&node.ns))
     }
 
     /// Removes a pod and its devices.
@@ -167,7 +198,10 @@ impl Lab {
             format!("  {role:10} nsenter --net=/run/netns/{}\n", ns.name())
         };
         let nodes = self.nodes.iter().map(|node| entry(&node.name, &node.ns));
+        let outside = self.outside.iter();
+        let outside = outside.map(|outside| entry("outside", &outside.ns));
         nodes
+            .chain(outside)
             .chain(self.pods.iter().map(|pod| entry(&pod.name, &pod.ns)))
             .collect()
     }

@@ -16,6 +16,7 @@ pub mod lab;
 pub mod leak;
 pub mod lone_agent;
 pub mod machine;
+pub mod matrix;
 pub mod nft;
 pub mod ns;
 pub mod objects;

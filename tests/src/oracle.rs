@@ -85,9 +85,6 @@ pub struct Expectation {
     pub affinity_seconds: u32,
     /// Networks of clients that may dial it; `None` for everybody.
     pub sources: Option<BTreeSet<Network>>,
-    /// Whether no program could treat its packets as the rules say, so that the tables leave it out:
-    /// node ports, the external policy `Local`, source ranges.
-    pub is_withheld: bool,
 }
 
 /// What a node must do.
@@ -216,7 +213,6 @@ fn frontends(
             outside: of_cluster_ip,
             affinity_seconds: service.affinity_seconds,
             sources: None,
-            is_withheld: false,
         },
     )];
     let mut add = |frontend: Frontend, kind, sources: Option<BTreeSet<Network>>| {
@@ -226,9 +222,6 @@ fn frontends(
                 inside: anywhere(),
                 outside: from_outside.clone(),
                 affinity_seconds: service.affinity_seconds,
-                is_withheld: kind == Kind::NodePort
-                    || service.is_external_local
-                    || sources.is_some(),
                 sources,
             };
             found.push((frontend, expectation));

@@ -41,7 +41,6 @@ scenarios![
     a_service_goes_through_the_types_and_every_old_frontend_dies,
     a_service_without_endpoints_is_refused,
     a_slice_may_come_before_its_service_and_outlive_it,
-    a_withheld_frontend_is_nobody_elses,
     addresses_with_leading_zeros_are_read_as_decimal,
     affinity_is_of_the_service_port_and_can_be_switched,
     affinity_is_part_of_a_set,

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Kernel of the tier `vm`
     #[arg(long, value_name = "SERIES", default_value = "6.1")]
     kernel: vm::Kernel,
+    /// Of the tier `matrix`: every cell that runs, instead of a pairwise cover
+    #[arg(long)]
+    full: bool,
 }
 
 /// How long the host tier fuzzes each target after it replayed the corpus.
@@ -40,12 +43,14 @@ enum Tier {
     Scenario,
     /// Real sockets through network namespaces and a real agent; root
     Net,
+    /// Of the net tier only the matrix of clients, addresses, policies and endpoints; root
+    Matrix,
     /// The kernel tier on an older kernel, under qemu; root, Debian
     Vm,
 }
 
 impl Tier {
-    /// Those that run when none is named; `vm` takes longer than it may.
+    /// Those that run when none is named; `matrix` is part of `net`, `vm` takes longer than it may.
     const ALL: [Self; 5] = [
         Self::Tidy,
         Self::Host,
@@ -61,23 +66,28 @@ impl Tier {
             Self::Kernel => "kernel",
             Self::Scenario => "scenario",
             Self::Net => "net",
+            Self::Matrix => "matrix",
             Self::Vm => "vm",
         }
     }
 
-    fn run(self, kernel: vm::Kernel) -> Result<Counts> {
+    fn run(self, args: &Args) -> Result<Counts> {
         match self {
             Self::Tidy => tidy::run().map(|()| Counts::of_step(true)),
             Self::Host => host(),
             Self::Scenario => scenario(),
-            Self::Kernel | Self::Net => privileged(self.name()),
-            Self::Vm => vm::run(kernel),
+            Self::Kernel | Self::Net => privileged(tests_of(self.name())?),
+            Self::Matrix => matrix(args.full),
+            Self::Vm => vm::run(args.kernel),
         }
     }
 }
 
 /// The subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.full && args.tier != Some(Tier::Matrix) {
+        bail!("--full is of the tier `matrix`: cargo xtask test matrix --full");
+    }
     let tiers = args
         .tier
         .map_or_else(|| Tier::ALL.to_vec(), |tier| vec![tier]);
@@ -86,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for tier in tiers {
         println!("test: tier {}", tier.name());
         let clock = process::Stopwatch::start();
-        let counts = tier.run(args.kernel).unwrap_or_else(|error| {
+        let counts = tier.run(args).unwrap_or_else(|error| {
             println!("test: tier {}: {error:#}", tier.name());
             Counts::of_step(false)
         });
@@ -165,9 +175,19 @@ fn scenario() -> Result<Counts> {
     process::run_tests(&tests_of("scenario")?)
 }
 
-/// Builds what runs in the kernel, then runs the test binaries of one tier.
-fn privileged(tier: &str) -> Result<Counts> {
-    let mut command = tests_of(tier)?;
+/// The matrix alone, and what each shape's cells came to.
+fn matrix(is_full: bool) -> Result<Counts> {
+    let mut command = process::cargo();
+    command.args(["test", "--package", "lb-tests", "--test", "net_matrix"]);
+    command.args(["--", "--nocapture"]);
+    if is_full {
+        command.env("STEERAGE_MATRIX", "full");
+    }
+    privileged(command)
+}
+
+/// Builds what runs in the kernel, then runs tests that need it.
+fn privileged(mut command: Command) -> Result<Counts> {
     machine::prepare()?;
     build::everything()?;
     process::run_tests(with_paths(&mut command).env("STEERAGE_REQUIRE_ROOT", "1"))

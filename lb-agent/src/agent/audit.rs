@@ -187,7 +187,7 @@ impl Agent {
         let mut words = Basis::of(&self.settings).config;
         let mut cidrs = self.settings.service_cidrs.clone();
         cidrs.extend_from_slice(self.model.service_cidrs());
-        words.extend(config::service_cidrs(&cidrs).words);
+        words.extend(config::cidrs(config::Purpose::Service, &cidrs).words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words {
             let actual = dataplane.config(word);

@@ -32,7 +32,32 @@ pub fn flow_buckets(v4: u32, v6: u32) -> ConfigWord {
     (config::FLOW_BUCKETS, u64::from(v6) << 32 | u64::from(v4))
 }
 
-/// Service CIDRs as words, and those there was no room for. The count goes last: a program that
+/// What ranges of addresses stand for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// Service addresses.
+    Service,
+    /// The cluster's pods.
+    Cluster,
+}
+
+impl Purpose {
+    const fn count_word(self) -> u32 {
+        match self {
+            Self::Service => config::SERVICE_CIDR_COUNTS,
+            Self::Cluster => config::CLUSTER_CIDR_COUNTS,
+        }
+    }
+
+    const fn first_word<F: Family>(self) -> u32 {
+        match self {
+            Self::Service => Cidr::<F>::FIRST_WORD,
+            Self::Cluster => Cidr::<F>::FIRST_CLUSTER_WORD,
+        }
+    }
+}
+
+/// Ranges as words, and those there was no room for. The count goes last: a program that
 /// sees it sees the ranges.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CidrWords {
@@ -43,7 +68,7 @@ pub struct CidrWords {
 }
 
 /// The words for `cidrs`; the same range twice is one.
-pub fn service_cidrs(cidrs: &[(IpAddr, u8)]) -> CidrWords {
+pub fn cidrs(purpose: Purpose, cidrs: &[(IpAddr, u8)]) -> CidrWords {
     let mut result = CidrWords::default();
     let mut counts = [0_u32; 2];
     let mut seen = Vec::new();
@@ -59,23 +84,24 @@ pub fn service_cidrs(cidrs: &[(IpAddr, u8)]) -> CidrWords {
         }
         match network {
             IpAddr::V4(address) => {
-                push::<V4>(&mut result.words, *count, address.octets(), length);
+                let first = purpose.first_word::<V4>() + *count * Cidr::<V4>::WORDS;
+                push::<V4>(&mut result.words, first, address.octets(), length);
             }
             IpAddr::V6(address) => {
-                push::<V6>(&mut result.words, *count, address.octets(), length);
+                let first = purpose.first_word::<V6>() + *count * Cidr::<V6>::WORDS;
+                push::<V6>(&mut result.words, first, address.octets(), length);
             }
         }
         *count += 1;
     }
     let [v4, v6] = counts;
-    result.words.push((
-        config::SERVICE_CIDR_COUNTS,
-        u64::from(v6) << 32 | u64::from(v4),
-    ));
+    let counts = u64::from(v6) << 32 | u64::from(v4);
+    result.words.push((purpose.count_word(), counts));
     result
 }
 
-fn push<F: Family>(words: &mut Vec<ConfigWord>, position: u32, network: F::Address, length: u8) {
+/// Adds the words of a range, which begin at `first`.
+fn push<F: Family>(words: &mut Vec<ConfigWord>, first: u32, network: F::Address, length: u8) {
     let width = if F::IS_V6 { 128 } else { 32 };
     let ones = u32::from(length).min(width);
     // The mask as one number of 128 bits; IPv4 is the lower 32 of them.
@@ -97,7 +123,6 @@ fn push<F: Family>(words: &mut Vec<ConfigWord>, position: u32, network: F::Addre
         address: F::from_halves([high & mask_high, low & mask_low]),
         mask,
     };
-    let first = Cidr::<F>::FIRST_WORD + position * Cidr::<F>::WORDS;
     words.extend((first..first + Cidr::<F>::WORDS).zip(cidr.encode()));
 }
 
@@ -111,7 +136,7 @@ mod tests {
             .iter()
             .map(|&(network, length)| (network.parse().unwrap(), length))
             .collect();
-        let result = service_cidrs(&cidrs);
+        let result = super::cidrs(Purpose::Service, &cidrs);
         (result.words.into_iter().collect(), result.left_out.len())
     }
 
@@ -129,6 +154,21 @@ mod tests {
         let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
         assert!(v6.contains(address("fd00:10:96::ffff")));
         assert!(!v6.contains(address("fd00:10:96::1:0")));
+    }
+
+    #[test]
+    fn ranges_of_pods_do_not_touch_those_of_services() {
+        let pods = [("10.244.0.0", 16), ("fd00:10:244::", 48)]
+            .map(|(network, length)| (network.parse().unwrap(), length));
+        let words: BTreeMap<_, _> = cidrs(Purpose::Cluster, &pods).words.into_iter().collect();
+        let word = |index| words.get(&index).copied().unwrap_or(0);
+        assert_eq!(word(config::CLUSTER_CIDR_COUNTS), 1 << 32 | 1);
+        assert_eq!(word(config::SERVICE_CIDR_COUNTS), 0);
+        let v4 = Cidr::<V4>::read_from(config::CLUSTER_CIDRS_V4, 0, word);
+        assert!(v4.contains([10, 244, 7, 7]) && !v4.contains([10, 245, 0, 0]));
+        let v6 = Cidr::<V6>::read_from(config::CLUSTER_CIDRS_V6, 0, word);
+        let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        assert!(v6.contains(address("fd00:10:244:3::1")));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Keeps programs on the devices of workloads, and on no other.
+//! Keeps programs on the devices of workloads and on uplinks, and on no other.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lb_common::table::device::DeviceRecord;
+use lb_common::table::device::{self, DeviceRecord};
 
 use super::Agent;
 use super::objects::ModelObjects;
@@ -13,8 +13,9 @@ use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
-use crate::interfaces::{Devices, Role, Watcher, classify};
+use crate::interfaces::{Classified, Devices, Role, Watcher, classify, source_addresses};
 use crate::settings::InterfaceOverrides;
+use crate::status::DeviceRole;
 
 /// How soon devices are looked at again after a failure.
 const DEVICE_RETRY: Duration = Duration::from_secs(1);
@@ -28,6 +29,24 @@ pub(super) struct DeviceKeeper {
     records: BTreeMap<u32, DeviceRecord>,
     /// Devices whose programs are not as they should be, and why.
     problems: BTreeMap<u32, String>,
+    /// Devices that have a role, and why they have it.
+    roles: Vec<DeviceRole>,
+}
+
+/// A device that should have programs.
+struct Wanted<'a> {
+    name: &'a str,
+    record: DeviceRecord,
+    why: &'static str,
+}
+
+impl Wanted<'_> {
+    const fn kind(&self) -> &'static str {
+        match self.record.role() {
+            device::Role::Workload => "a workload's device",
+            device::Role::Uplink => "an uplink",
+        }
+    }
 }
 
 /// Why a device is not as it should be.
@@ -46,6 +65,7 @@ impl DeviceKeeper {
             overrides,
             records: BTreeMap::new(),
             problems: BTreeMap::new(),
+            roles: Vec::new(),
         }
     }
 
@@ -64,8 +84,13 @@ impl DeviceKeeper {
         self.problems.values()
     }
 
-    /// Attaches to new workloads, follows moves from bridge to bridge, forgets what is gone. False
-    /// if something failed and should be tried again.
+    /// Devices that have a role, and why.
+    pub(super) fn roles(&self) -> &[DeviceRole] {
+        &self.roles
+    }
+
+    /// Attaches to new workloads and uplinks, follows moves from bridge to bridge and changes of
+    /// addresses, forgets what is gone. False if something failed and should be tried again.
     pub(super) fn keep(
         &mut self,
         loaded: &mut Loaded,
@@ -74,27 +99,30 @@ impl DeviceKeeper {
         node_addresses: &[IpAddr],
     ) -> bool {
         let mut problems = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        for (&index, device) in devices {
-            if let Role::Workload { bridge } =
-                classify(index, devices, node_addresses, &self.overrides)
-            {
-                wanted.insert(
+        let wanted = self.wanted(devices, node_addresses);
+        for (&index, one) in &wanted {
+            match self.ensure(loaded, dataplane, index, one.record) {
+                Ok(true) => tracing::info!(
+                    device = one.name,
                     index,
-                    (device.name.as_str(), DeviceRecord::workload(index, bridge)),
-                );
-            }
-        }
-        for (&index, &(name, record)) in &wanted {
-            match self.ensure(loaded, dataplane, index, record) {
-                Ok(true) => tracing::info!(device = name, index, "attached to a workload's device"),
+                    "attached to {}, which {}",
+                    one.kind(),
+                    one.why
+                ),
                 // The next look at the devices finds it gone.
                 Ok(false) | Err(DeviceError::Attach(AttachError::Gone { .. })) => {}
                 Err(error) => {
-                    problems.insert(index, format!("device {name}: {error}"));
+                    problems.insert(index, format!("device {}: {error}", one.name));
                 }
             }
         }
+        self.roles = wanted
+            .iter()
+            .map(|(&index, one)| DeviceRole {
+                index,
+                why: one.why.to_owned(),
+            })
+            .collect();
         let superfluous: Vec<u32> = self
             .attachments
             .devices()
@@ -119,6 +147,29 @@ impl DeviceKeeper {
         self.problems.is_empty()
     }
 
+    fn wanted<'a>(
+        &self,
+        devices: &'a Devices,
+        node_addresses: &[IpAddr],
+    ) -> BTreeMap<u32, Wanted<'a>> {
+        let mut wanted = BTreeMap::new();
+        for (&index, device) in devices {
+            let Classified { role, why } =
+                classify(index, devices, node_addresses, &self.overrides);
+            let record = match role {
+                Role::Workload { bridge } => DeviceRecord::workload(index, bridge),
+                Role::Uplink => {
+                    let (v4, v6) = source_addresses(device, node_addresses);
+                    DeviceRecord::uplink(index, v4.octets(), v6.octets())
+                }
+                Role::None => continue,
+            };
+            let name = device.name.as_str();
+            wanted.insert(index, Wanted { name, record, why });
+        }
+        wanted
+    }
+
     /// Whether it attached.
     fn ensure(
         &mut self,
@@ -132,10 +183,10 @@ impl DeviceKeeper {
             dataplane.set_device(index, record)?;
             self.records.insert(index, record);
         }
-        if self.attachments.contains(index) {
+        if self.attachments.contains(index, record.role()) {
             return Ok(false);
         }
-        self.attachments.attach(loaded, index)?;
+        self.attachments.attach(loaded, index, record.role())?;
         Ok(true)
     }
 
@@ -170,14 +221,20 @@ impl Agent {
         if !self.has_synced {
             return;
         }
-        let node = ModelObjects(&self.model).node_view();
-        let is_done = self.keeper.keep(
-            &mut self.loaded,
-            self.reconciler.dataplane_mut(),
-            &self.devices,
-            node.addresses,
-        );
-        if !is_done {
+        let mut node = ModelObjects(&self.model).node_view();
+        let rules = &self.settings.services;
+        let mut own: Vec<IpAddr> = rules.node_address.into_iter().collect();
+        own.extend_from_slice(node.addresses);
+        node.addresses = &own;
+        let dataplane = self.reconciler.dataplane_mut();
+        let chosen = rules.node_ports();
+        let has_addresses = self
+            .addresses
+            .keep(dataplane, &self.devices, &node, &chosen);
+        let is_done = self
+            .keeper
+            .keep(&mut self.loaded, dataplane, &self.devices, &own);
+        if !is_done || !has_addresses {
             self.devices_at = Some(now() + DEVICE_RETRY);
         }
         self.published.status_changed();

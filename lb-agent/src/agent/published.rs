@@ -11,7 +11,7 @@ use crate::clock;
 use crate::settings::Settings;
 use crate::source::report::ApiReport;
 use crate::state_file::write_json;
-use crate::status::{self, AgentStatus, ApiStatus, SyncSpent};
+use crate::status::{self, AgentStatus, ApiStatus, DeviceRole, SyncSpent};
 
 /// How long changes of the status are collected.
 const STATUS_DELAY: Duration = Duration::from_millis(10);
@@ -113,10 +113,12 @@ impl Published {
         &mut self,
         pending_writes: u64,
         problems: Vec<String>,
+        devices: &[DeviceRole],
     ) -> Result<(), AgentError> {
         self.status_due = None;
         self.status.pending_writes = pending_writes;
         self.status.problems = problems;
+        devices.clone_into(&mut self.status.devices);
         let path = self.directory.join(status::FILE_NAME);
         write_json(&path, &self.status).map_err(|source| AgentError::State { path, source })
     }

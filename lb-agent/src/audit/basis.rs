@@ -60,6 +60,7 @@ impl Basis {
             settings.sizes.flow_buckets_v4,
             settings.sizes.flow_buckets_v6,
         ));
+        words.extend(config::cidrs(config::Purpose::Cluster, settings.services.pods()).words);
         Self {
             version: VERSION,
             node_name: settings.node_name.clone(),

@@ -18,7 +18,7 @@ impl Picture {
             config,
             ..Self::default()
         };
-        for (key, owner) in desired.published() {
+        for (key, owner) in &desired.frontends {
             let frontend = Frontend {
                 kind: Some(owner.kind),
                 is_ranged: owner.is_ranged,

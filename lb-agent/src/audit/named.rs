@@ -54,13 +54,12 @@ impl Picture {
             if kind == Some(FrontendKind::ClusterIp) {
                 self.add_address(FrontendKey::service_address(address), has_ready);
             }
-            if frontend.is_shadowed || frontend.withheld.is_some() {
+            if frontend.is_shadowed {
                 continue;
             }
             let value = Frontend {
                 kind,
-                // Frontends with source ranges are withheld.
-                is_ranged: false,
+                is_ranged: frontend.is_ranged,
                 has_ready: false,
                 port: Some(Port::Named(key.clone())),
                 is_foreign: false,

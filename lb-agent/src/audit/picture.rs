@@ -169,7 +169,7 @@ pub(super) fn address_of(mapped: MappedAddress) -> std::net::IpAddr {
     std::net::Ipv6Addr::from(mapped).to_canonical()
 }
 
-/// Both audiences with the sets of a port.
+/// The audiences with the sets of a port.
 pub(super) fn by_audience(sets: &[Set; SERVICE_WORDS]) -> impl Iterator<Item = (Audience, &Set)> {
     AUDIENCES.into_iter().zip(sets)
 }

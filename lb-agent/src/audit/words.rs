@@ -145,13 +145,15 @@ pub(super) const fn audience_text(audience: Audience) -> &'static str {
 
 /// What a word of `CONFIG` says.
 pub(crate) fn word_name(word: u32) -> String {
-    let states = config::TIMEOUTS..config::CONFIG_WORDS;
+    let states = config::TIMEOUTS..config::CLUSTER_CIDRS_V4;
     match word {
         config::SERVICE_CIDR_COUNTS => "number of service CIDRs".to_owned(),
         config::FLOW_BUCKETS => "sizes of the flow tables".to_owned(),
         word if states.contains(&word) => {
             format!("timeout of connection state {}", word - config::TIMEOUTS)
         }
+        config::CLUSTER_CIDR_COUNTS => "number of cluster CIDRs".to_owned(),
+        word if word >= config::CLUSTER_CIDRS_V4 => format!("cluster CIDRs (word {word})"),
         word => format!("service CIDRs (word {word})"),
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
+use lb_common::table::device::Role;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
 use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
@@ -152,7 +153,7 @@ fn names() -> Names {
                 port: address.port(),
                 kind: 1,
                 is_shadowed: false,
-                withheld: None,
+                is_ranged: false,
             }],
             is_internal_local: false,
             is_external_local: false,
@@ -411,6 +412,9 @@ fn golden_interface_list() {
         |index, name: Option<&str>, bridge: Option<&str>, has_ingress, has_egress| DeviceInput {
             index,
             name: name.map(str::to_owned),
+            role: Some(Role::Workload),
+            why: Some("has its other end in another namespace".to_owned()),
+            sources: Vec::new(),
             bridge: bridge.map(str::to_owned),
             has_ingress,
             has_egress,
@@ -418,7 +422,17 @@ fn golden_interface_list() {
     let devices = [
         device(12, Some("veth-b"), None, true, false),
         device(7, Some("veth-a"), Some("cni0"), true, true),
-        device(9, None, None, true, true),
+        DeviceInput {
+            role: None,
+            why: None,
+            ..device(9, None, None, true, true)
+        },
+        DeviceInput {
+            role: Some(Role::Uplink),
+            why: Some("has an address of the Node".to_owned()),
+            sources: vec![socket("192.0.2.1:1").ip(), socket("[2001:db8::1]:1").ip()],
+            ..device(2, Some("eth0"), None, true, true)
+        },
     ];
     check(
         "interface-list",

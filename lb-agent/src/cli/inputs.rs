@@ -4,13 +4,14 @@
 //! (`view/*`) are computed from these values and nothing else, which is what their tests do.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_common::flow::Protocol;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::counter::Counter;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use super::error::CliError;
@@ -86,6 +87,12 @@ pub struct DeviceInput {
     pub index: u32,
     /// The device's name; `None` once it is gone.
     pub name: Option<String>,
+    /// What it leads to; `None` where `DEVICES` does not know it.
+    pub role: Option<Role>,
+    /// Why it has that role, as far as the agent has said.
+    pub why: Option<String>,
+    /// The addresses by which flows leave it that must come back to this node.
+    pub sources: Vec<IpAddr>,
     /// The bridge it is a port of, by name, or by index where that is gone.
     pub bridge: Option<String>,
     /// Whether a link for packets to this host is pinned.
@@ -113,6 +120,6 @@ pub struct MapInput {
 
 /// The address that `mapped` is the table form of.
 #[must_use]
-pub fn address_of(mapped: lb_common::family::MappedAddress) -> std::net::IpAddr {
+pub fn address_of(mapped: lb_common::family::MappedAddress) -> IpAddr {
     std::net::Ipv6Addr::from(mapped).to_canonical()
 }

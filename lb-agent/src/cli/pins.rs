@@ -10,12 +10,15 @@ pub(crate) use overlay::DryTables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, Map, MapData};
+use lb_common::family::{V4, V6};
 use lb_common::flow::Hook;
 use lb_common::table::counter::Counter;
+use lb_common::table::device::DeviceRecord;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::region::RegionHeader;
 use lb_common::verdict::Reason;
@@ -256,26 +259,34 @@ impl Reader for PinnedReader {
                 links.insert((index, hook == Hook::Ingress));
             }
         }
-        let mut bridges = BTreeMap::new();
+        let mut records = BTreeMap::new();
         for entry in &map {
             let (index, Wire(record)) = entry.map_err(|source| CliError::Map {
                 table: Table::Devices,
                 source,
             })?;
             indices.insert(index);
-            bridges.insert(index, record.bridge());
+            records.insert(index, record);
         }
+        let status = agent_status(&self.state_dir)?;
+        let whys = status.into_iter().flat_map(|status| status.devices);
+        let mut whys: BTreeMap<u32, String> = whys.map(|one| (one.index, one.why)).collect();
         let mut devices = Vec::with_capacity(indices.len());
         for index in indices {
             // A device with a clsact filter has no link, but a mark in a directory of its own.
             let is_clsact = self.paths.clsact().join(index.to_string()).exists();
+            let record: Option<&DeviceRecord> = records.get(&index);
+            let bridge = record
+                .map(DeviceRecord::bridge)
+                .filter(|bridge| *bridge != 0);
             devices.push(DeviceInput {
                 index,
                 name: device_name(index),
-                bridge: bridges
-                    .get(&index)
-                    .filter(|&&bridge| bridge != 0)
-                    .map(|&bridge| device_name(bridge).unwrap_or_else(|| format!("#{bridge}"))),
+                role: record.map(DeviceRecord::role),
+                why: whys.remove(&index),
+                sources: record.map(sources).unwrap_or_default(),
+                bridge: bridge
+                    .map(|bridge| device_name(bridge).unwrap_or_else(|| format!("#{bridge}"))),
                 has_ingress: is_clsact || links.contains(&(index, true)),
                 has_egress: is_clsact || links.contains(&(index, false)),
             });
@@ -304,6 +315,14 @@ impl Reader for PinnedReader {
         }
         Ok(maps)
     }
+}
+
+/// The addresses by which flows leave a device, those of the families that it has any of.
+fn sources(record: &DeviceRecord) -> Vec<IpAddr> {
+    let v4 = IpAddr::from(record.source::<V4>());
+    let v6 = IpAddr::from(record.source::<V6>());
+    let both = [v4, v6].into_iter();
+    both.filter(|address| !address.is_unspecified()).collect()
 }
 
 /// The name of the device with this index, in the network namespace of this process.

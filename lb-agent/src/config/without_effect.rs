@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::layers::{Layers, Origin};
 
 /// A setting, what it may say without asking for anything, and why it changes nothing.
-const SETTINGS: [(&str, &[&str], &str); 8] = [
+const SETTINGS: [(&str, &[&str], &str); 7] = [
     (
         "services.masquerade",
         &["Needed"],
-        "addresses of clients are not replaced",
+        "addresses of clients are replaced where they must be, and nowhere else",
     ),
     (
         "services.localhostNodePorts",
@@ -20,11 +20,6 @@ const SETTINGS: [(&str, &[&str], &str); 8] = [
     (
         "localTraffic.mode",
         &["ClusterCIDR"],
-        "pods are told by their devices",
-    ),
-    (
-        "localTraffic.clusterCIDRs",
-        &[],
         "pods are told by their devices",
     ),
     (
@@ -93,7 +88,7 @@ mod tests {
         let text = format!("{OWN}services: {{masquerade: All}}\nlocalTraffic:\n  mode: NodeCIDR\n");
         let expected = [
             "localTraffic.mode (f.yaml:5) changes nothing in this version: pods are told by their devices",
-            "services.masquerade (f.yaml:3) changes nothing in this version: addresses of clients are not replaced",
+            "services.masquerade (f.yaml:3) changes nothing in this version: addresses of clients are replaced where they must be, and nowhere else",
         ];
         assert_eq!(of(&text), expected);
         let text =
@@ -102,7 +97,7 @@ mod tests {
             .iter()
             .map(|line| line.split(' ').next().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["client.qps", "localTraffic.clusterCIDRs"]);
+        assert_eq!(names, ["client.qps"]);
     }
 
     #[test]

@@ -11,10 +11,13 @@ use std::path::PathBuf;
 
 use aya::programs::{ProgramError, ProgramFd};
 use lb_common::flow::Hook;
+use lb_common::table::device::Role;
 
 use super::bpffs::{PinPaths, parse_link_name, read_dir_or_empty};
 use super::clsact;
-use super::load::{LoadError, Loaded, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
+use super::load::{
+    LoadError, Loaded, UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS,
+};
 use super::syscall::{self, LinkTarget};
 use crate::settings::AttachmentMode;
 
@@ -88,20 +91,22 @@ pub enum AttachError {
 pub struct Attachments {
     paths: PinPaths,
     method: Method,
-    attached: BTreeMap<u32, Method>,
+    attached: BTreeMap<u32, (Method, Role)>,
 }
 
 impl Attachments {
-    /// Finds out how programs are attached here, and takes over the links that are pinned. What it
-    /// could not take over is reported, and removed where its device is gone.
+    /// Finds out how programs are attached here, and takes over the links that are pinned: each gets
+    /// the program of the role that `DEVICES` has of its device. What it could not take over is
+    /// reported, and removed where its device is gone.
     pub fn adopt(
         loaded: &mut Loaded,
         mode: AttachmentMode,
+        roles: &BTreeMap<u32, Role>,
     ) -> Result<(Self, Vec<AttachError>), AttachError> {
         let paths = loaded.paths().clone();
         let method = match mode {
             AttachmentMode::Clsact => Method::Clsact,
-            AttachmentMode::Probe => probe(&program(loaded, Hook::Ingress)?)?,
+            AttachmentMode::Probe => probe(&program(loaded, Role::Workload, Hook::Ingress)?)?,
         };
         let mut attachments = Self {
             paths,
@@ -109,8 +114,9 @@ impl Attachments {
             attached: BTreeMap::new(),
         };
         let mut failures = Vec::new();
-        attachments.adopt_links(loaded, &mut failures)?;
-        attachments.adopt_filters(loaded, &mut failures)?;
+        let role = |interface| roles.get(&interface).copied().unwrap_or_default();
+        attachments.adopt_links(loaded, &role, &mut failures)?;
+        attachments.adopt_filters(loaded, &role, &mut failures)?;
         Ok((attachments, failures))
     }
 
@@ -123,22 +129,24 @@ impl Attachments {
     pub fn devices(&self) -> impl Iterator<Item = (u32, Method)> {
         self.attached
             .iter()
-            .map(|(&interface, &method)| (interface, method))
+            .map(|(&interface, &(method, _))| (interface, method))
     }
 
-    /// Whether the device has its programs.
-    pub fn contains(&self, interface: u32) -> bool {
-        self.attached.contains_key(&interface)
+    /// Whether the device has the programs of this role.
+    pub fn contains(&self, interface: u32, role: Role) -> bool {
+        let attached = self.attached.get(&interface);
+        attached.is_some_and(|(_, held)| *held == role)
     }
 
     fn adopt_links(
         &mut self,
         loaded: &mut Loaded,
+        role: &impl Fn(u32) -> Role,
         failures: &mut Vec<AttachError>,
     ) -> Result<(), AttachError> {
         let mut sides: BTreeMap<u32, usize> = BTreeMap::new();
         for (path, interface, hook) in self.pinned_links()? {
-            match replace_program(loaded, &path, interface, hook) {
+            match replace_program(loaded, role(interface), &path, interface, hook) {
                 Ok(()) => *sides.entry(interface).or_default() += 1,
                 Err(error) => {
                     if matches!(error, AttachError::Gone { .. }) {
@@ -154,7 +162,7 @@ impl Attachments {
             sides
                 .into_iter()
                 .filter(|&(_, sides)| sides == HOOKS.len())
-                .map(|(interface, _)| (interface, Method::Tcx)),
+                .map(|(interface, _)| (interface, (Method::Tcx, role(interface)))),
         );
         Ok(())
     }
@@ -180,15 +188,17 @@ impl Attachments {
     fn adopt_filters(
         &mut self,
         loaded: &mut Loaded,
+        role: &impl Fn(u32) -> Role,
         failures: &mut Vec<AttachError>,
     ) -> Result<(), AttachError> {
         for interface in clsact::marked(&self.paths).map_err(|source| AttachError::Pin {
             path: self.paths.clsact(),
             source,
         })? {
-            match attach_filters(loaded, &self.paths, interface) {
+            let role = role(interface);
+            match attach_filters(loaded, role, &self.paths, interface) {
                 Ok(()) => {
-                    self.attached.insert(interface, Method::Clsact);
+                    self.attached.insert(interface, (Method::Clsact, role));
                 }
                 Err(error) => {
                     if matches!(error, AttachError::Gone { .. }) {
@@ -201,39 +211,49 @@ impl Attachments {
         Ok(())
     }
 
-    /// Attaches to both sides of a device. What exists already is kept, so it may be called again
-    /// after a failure.
-    pub fn attach(&mut self, loaded: &mut Loaded, interface: u32) -> Result<(), AttachError> {
-        if self.contains(interface) {
+    /// Attaches the programs of `role` to both sides of a device, or replaces those of another role,
+    /// without a moment without any. What exists already is kept, so it may be called again after a
+    /// failure.
+    pub fn attach(
+        &mut self,
+        loaded: &mut Loaded,
+        interface: u32,
+        role: Role,
+    ) -> Result<(), AttachError> {
+        if self.contains(interface, role) {
             return Ok(());
         }
-        match self.method {
+        // A device keeps the way it was attached.
+        let held = self.attached.get(&interface).map(|(method, _)| *method);
+        let method = held.unwrap_or(self.method);
+        match method {
             Method::Tcx => {
                 for hook in HOOKS {
-                    self.attach_link(loaded, interface, hook)?;
+                    self.attach_link(loaded, role, interface, hook)?;
                 }
             }
-            Method::Clsact => attach_filters(loaded, &self.paths, interface)?,
+            Method::Clsact => attach_filters(loaded, role, &self.paths, interface)?,
         }
-        self.attached.insert(interface, self.method);
+        self.attached.insert(interface, (method, role));
         Ok(())
     }
 
     fn attach_link(
         &self,
         loaded: &mut Loaded,
+        role: Role,
         interface: u32,
         hook: Hook,
     ) -> Result<(), AttachError> {
         let path = self.paths.link(interface, hook);
         if path.exists() {
-            match replace_program(loaded, &path, interface, hook) {
+            match replace_program(loaded, role, &path, interface, hook) {
                 // A pin of a device that had this index before.
                 Err(AttachError::Gone { .. }) => remove_pin(&path)?,
                 done => return done,
             }
         }
-        let link = syscall::attach_tcx(program(loaded, hook)?.as_fd(), interface, hook)
+        let link = syscall::attach_tcx(program(loaded, role, hook)?.as_fd(), interface, hook)
             .map_err(|source| failed("attaching", interface, hook, source))?;
         syscall::pin(link.as_fd(), &path).map_err(|source| AttachError::Pin { path, source })
     }
@@ -243,7 +263,8 @@ impl Attachments {
         for hook in HOOKS {
             remove_pin(&self.paths.link(interface, hook))?;
         }
-        if self.attached.get(&interface) == Some(&Method::Clsact) {
+        let attached = self.attached.get(&interface);
+        if attached.is_some_and(|(method, _)| *method == Method::Clsact) {
             clsact::detach(interface).map_err(|source| {
                 failed("removing the filter", interface, Hook::Ingress, source)
             })?;
@@ -261,15 +282,17 @@ impl Attachments {
     }
 }
 
-const fn program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Ingress => WORKLOAD_INGRESS,
-        Hook::Egress => WORKLOAD_EGRESS,
+const fn program_name(role: Role, hook: Hook) -> &'static str {
+    match (role, hook) {
+        (Role::Workload, Hook::Ingress) => WORKLOAD_INGRESS,
+        (Role::Workload, Hook::Egress) => WORKLOAD_EGRESS,
+        (Role::Uplink, Hook::Ingress) => UPLINK_INGRESS,
+        (Role::Uplink, Hook::Egress) => UPLINK_EGRESS,
     }
 }
 
-fn program(loaded: &mut Loaded, hook: Hook) -> Result<OwnedFd, AttachError> {
-    let program = loaded.program(program_name(hook))?;
+fn program(loaded: &mut Loaded, role: Role, hook: Hook) -> Result<OwnedFd, AttachError> {
+    let program = loaded.program(program_name(role, hook))?;
     let descriptor: &ProgramFd = program
         .fd()
         .map_err(|source| AttachError::Program { source })?;
@@ -292,9 +315,10 @@ fn probe(program: &OwnedFd) -> Result<Method, AttachError> {
     }
 }
 
-/// Replaces the program of the link pinned at `path`.
+/// Replaces the program of the link pinned at `path` by that of `role`.
 fn replace_program(
     loaded: &mut Loaded,
+    role: Role,
     path: &std::path::Path,
     interface: u32,
     hook: Hook,
@@ -310,7 +334,7 @@ fn replace_program(
     if target != (LinkTarget::Tcx { interface, hook }) {
         return Err(gone());
     }
-    let program = program(loaded, hook)?;
+    let program = program(loaded, role, hook)?;
     match syscall::update_link(link.as_fd(), program.as_fd()) {
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Err(gone()),
         Err(error) => Err(failed("replacing the program", interface, hook, error)),
@@ -320,13 +344,14 @@ fn replace_program(
 
 fn attach_filters(
     loaded: &mut Loaded,
+    role: Role,
     paths: &PinPaths,
     interface: u32,
 ) -> Result<(), AttachError> {
     clsact::prepare(paths, interface)
         .map_err(|source| failed("adding the clsact qdisc", interface, Hook::Egress, source))?;
     for hook in HOOKS {
-        let program = loaded.program(program_name(hook))?;
+        let program = loaded.program(program_name(role, hook))?;
         clsact::attach(program, interface, hook)
             .map_err(|source| failed("adding the filter", interface, hook, source))?;
     }

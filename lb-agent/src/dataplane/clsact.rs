@@ -19,7 +19,7 @@ use nix::net::if_::if_indextoname;
 use tokio::task::JoinSet;
 
 use super::bpffs::{PinPaths, read_dir_or_empty};
-use super::load::{WORKLOAD_EGRESS, WORKLOAD_INGRESS};
+use super::load::{UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
 
 /// Ours among the filters of one priority.
 const HANDLE: TcHandle = TcHandle::new(0, 0x5354);
@@ -132,7 +132,9 @@ pub fn detach(interface: u32) -> io::Result<()> {
     };
     for (hook, program) in [
         (Hook::Ingress, WORKLOAD_INGRESS),
+        (Hook::Ingress, UPLINK_INGRESS),
         (Hook::Egress, WORKLOAD_EGRESS),
+        (Hook::Egress, UPLINK_EGRESS),
     ] {
         // Absent filters are no failure, whatever the kernel calls them.
         match qdisc_detach_program(&name, side(hook), program) {

@@ -1,5 +1,6 @@
 //! The real kernel tables behind the [`Dataplane`] trait.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,7 @@ use aya::maps::{MapData, MapError};
 use lb_common::family::MappedAddress;
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendRecord;
-use lb_common::table::device::DeviceRecord;
+use lb_common::table::device::{DeviceRecord, Role};
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::node_address::NodeAddress;
@@ -126,6 +127,24 @@ impl BpfDataplane {
     /// Word `word` of `CONFIG`.
     pub fn config(&self, word: u32) -> u64 {
         self.config.load(word)
+    }
+
+    /// All of `NODE_ADDRESSES`.
+    pub fn node_addresses(&self) -> Result<BTreeMap<MappedAddress, NodeAddress>, DataplaneError> {
+        let entries = self.node_addresses.iter();
+        entries
+            .map(|entry| entry.map(|(address, value)| (address, NodeAddress(value))))
+            .collect::<Result<_, _>>()
+            .map_err(|error| refused("reading a node address", Table::NodeAddresses, 0, error))
+    }
+
+    /// What each device leads to, by interface index.
+    pub fn device_roles(&self) -> Result<BTreeMap<u32, Role>, DataplaneError> {
+        let entries = self.devices.iter();
+        entries
+            .map(|entry| entry.map(|(interface, Wire(record))| (interface, record.role())))
+            .collect::<Result<_, _>>()
+            .map_err(|error| refused("reading a device", Table::Devices, 0, error))
     }
 
     /// Says what the programs must know of a device; before they are attached to it.
@@ -366,7 +385,7 @@ pub(super) fn is_missing(error: &MapError) -> bool {
     }
 }
 
-/// aya's error as ours: `E2BIG` is a table without room.
+/// aya's error as ours: `E2BIG`, of a trie `ENOSPC`, is a table without room.
 pub(super) fn refused(
     operation: &'static str,
     table: Table,
@@ -375,7 +394,12 @@ pub(super) fn refused(
 ) -> DataplaneError {
     let table = table.name();
     match error {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+        MapError::SyscallError(error)
+            if matches!(
+                error.io_error.raw_os_error(),
+                Some(libc::E2BIG | libc::ENOSPC)
+            ) =>
+        {
             DataplaneError::Full { table, capacity }
         }
         MapError::SyscallError(error) => DataplaneError::Kernel {

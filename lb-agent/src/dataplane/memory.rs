@@ -98,7 +98,10 @@ impl Memory {
 
     /// Whether nothing is published and no record is left; filters aside, which keep their bits.
     pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.services.is_empty() && self.backends.is_empty()
+        self.frontends.is_empty()
+            && self.services.is_empty()
+            && self.backends.is_empty()
+            && self.source_ranges.is_empty()
     }
 
     /// Whether every frontend leads to a region, and every id and slot of every region that is
@@ -113,8 +116,13 @@ impl Memory {
             if key.protocol().is_some() && is_missing {
                 return Err(Unsound::NoRegion(*key, index));
             }
-            let bit = crate::plan::service_bit(key.address());
-            require(&self.service_filter, bit)?;
+            match crate::plan::node_port_bit(key) {
+                Some(bit) => require(&self.node_ports, bit)?,
+                None => require(
+                    &self.service_filter,
+                    crate::plan::service_bit(key.address()),
+                )?,
+            }
         }
         for (&index, words) in &self.services {
             for word in words.iter().filter(|word| word.offset() != 0) {

@@ -19,6 +19,15 @@ pub enum Role {
     None,
 }
 
+/// A device's role, and why it has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Classified {
+    /// The role.
+    pub role: Role,
+    /// Why, in words that follow the device's name.
+    pub why: &'static str,
+}
+
 /// The role of the device `index` among `devices`, on a Node with `node_addresses`.
 ///
 /// An uplink carries an address of the Node or a default route, even if it is a veth, or is a
@@ -29,35 +38,46 @@ pub fn classify(
     devices: &Devices,
     node_addresses: &[IpAddr],
     overrides: &InterfaceOverrides,
-) -> Role {
+) -> Classified {
     let Some(device) = devices.get(&index) else {
-        return Role::None;
+        return Classified {
+            role: Role::None,
+            why: "is gone",
+        };
     };
     let is_named = |patterns: &[String]| {
         patterns
             .iter()
             .any(|pattern| matches_glob(pattern, &device.name))
     };
-    if is_named(&overrides.ignored) {
-        Role::None
+    let (role, why) = if is_named(&overrides.ignored) {
+        (Role::None, "is ignored by the settings")
     } else if is_named(&overrides.workloads) {
-        workload(device, devices)
-    } else if is_named(&overrides.uplinks) || is_uplink(device, node_addresses) {
-        Role::Uplink
+        (workload(device, devices), "is a workload by the settings")
+    } else if is_named(&overrides.uplinks) {
+        (Role::Uplink, "is an uplink by the settings")
+    } else if let Some(why) = why_uplink(device, node_addresses) {
+        (Role::Uplink, why)
     } else if device.kind == Kind::Veth && device.is_peer_elsewhere {
-        workload(device, devices)
+        let why = "has its other end in another namespace";
+        (workload(device, devices), why)
     } else {
-        Role::None
-    }
+        (Role::None, "is neither")
+    };
+    Classified { role, why }
 }
 
-fn is_uplink(device: &Device, node_addresses: &[IpAddr]) -> bool {
-    device.has_default_route
-        || device.kind == Kind::Tunnel
-        || device
-            .addresses
-            .iter()
-            .any(|address| node_addresses.contains(address))
+fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str> {
+    let mut addresses = device.addresses.iter();
+    if addresses.any(|address| node_addresses.contains(address)) {
+        Some("has an address of the Node")
+    } else if device.has_default_route {
+        Some("has a default route")
+    } else if device.kind == Kind::Tunnel {
+        Some("is a tunnel")
+    } else {
+        None
+    }
 }
 
 fn workload(device: &Device, devices: &Devices) -> Role {
@@ -118,6 +138,7 @@ mod tests {
             &[NODE.parse().unwrap()],
             overrides,
         )
+        .role
     }
 
     #[test]
@@ -218,7 +239,7 @@ mod tests {
     #[test]
     fn a_device_that_is_gone_has_no_role() {
         assert_eq!(
-            classify(7, &Devices::new(), &[], &InterfaceOverrides::default()),
+            classify(7, &Devices::new(), &[], &InterfaceOverrides::default()).role,
             Role::None
         );
     }

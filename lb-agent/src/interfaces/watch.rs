@@ -3,15 +3,15 @@
 //! An event only says that something changed; the answer is a dump. So a lost event costs at most
 //! [`REREAD`], and devices that are renamed, moved or come back under an old name need no rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::packet_core::NetlinkMessage;
@@ -119,27 +119,23 @@ impl Watcher {
             what: "addresses",
             source,
         };
+        let mut unfit: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await.map_err(failed)? {
             let Some(device) = devices.get_mut(&message.header.index) else {
                 continue;
             };
-            // Of a point-to-point device the address is the peer's, the local one our own.
-            let local = message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Local(address) => Some(*address),
-                    _ => None,
-                });
-            let any = message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                });
-            device.addresses.extend(local.or(any));
+            let to = if is_fit_for_use(&message) {
+                &mut device.addresses
+            } else {
+                unfit.entry(message.header.index).or_default()
+            };
+            to.extend(own_address(&message));
+        }
+        for (index, addresses) in unfit {
+            if let Some(device) = devices.get_mut(&index) {
+                device.addresses.extend(addresses);
+            }
         }
         for index in self.default_routes().await? {
             if let Some(device) = devices.get_mut(&index) {
@@ -186,6 +182,32 @@ impl Watcher {
         }
         Ok(indices)
     }
+}
+
+/// The address a message is about. Of a point-to-point device the address is the peer's, the local one
+/// our own.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut attributes = message.attributes.iter();
+    let local = attributes.find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let mut attributes = message.attributes.iter();
+    local.or_else(|| {
+        attributes.find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
+/// Whether new flows may use the address: it is neither on its way out nor still being checked.
+fn is_fit_for_use(message: &AddressMessage) -> bool {
+    let unfit = AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    message.attributes.iter().all(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => !flags.intersects(unfit),
+        _ => true,
+    })
 }
 
 /// Interface indices that a route leaves by, if it is a default route of the main table.

@@ -13,10 +13,9 @@ use lb_common::table::frontend::{FrontendKey, FrontendKind};
 
 use super::NodeView;
 use super::endpoints::{self, mapped};
-use super::names::Withheld;
 use super::report::{Refusal, Report};
 use super::source_ranges::{SourceRanges, contains};
-use crate::model::service::{Service, ServicePort, TrafficPolicy};
+use crate::model::service::{Service, ServicePort};
 
 /// An address and port that clients dial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,8 +26,6 @@ pub struct DesiredFrontend {
     pub kind: FrontendKind,
     /// Whether only clients in the port's source ranges may dial it.
     pub is_ranged: bool,
-    /// Why the kernel tables do not have it although they should.
-    pub withheld: Option<Withheld>,
 }
 
 /// The frontends of `port` at `cluster_ip` and at the Service's other addresses of that family.
@@ -42,13 +39,10 @@ pub(super) fn frontends_of(
 ) -> Vec<DesiredFrontend> {
     let is_v6 = cluster_ip.is_ipv6();
     let key = |address| FrontendKey::new(mapped(address), port.port, port.protocol);
-    let is_local = service.external_policy == TrafficPolicy::Local;
-    let local = is_local.then_some(Withheld::ExternalPolicyLocal);
     let mut frontends = vec![DesiredFrontend {
         key: key(cluster_ip),
         kind: FrontendKind::ClusterIp,
         is_ranged: false,
-        withheld: None,
     }];
     // Load balancer addresses come first: where an external address is the same, their source
     // ranges hold.
@@ -62,12 +56,10 @@ pub(super) fn frontends_of(
         if address.is_ipv6() != is_v6 || is_known || external_refusal(address, node).is_some() {
             continue;
         }
-        let is_ranged = kind == FrontendKind::LoadBalancer && ranges.is_some();
         frontends.push(DesiredFrontend {
             key,
             kind,
-            is_ranged,
-            withheld: is_ranged.then_some(Withheld::SourceRanges).or(local),
+            is_ranged: kind == FrontendKind::LoadBalancer && ranges.is_some(),
         });
     }
     if port.node_port != 0 {
@@ -75,7 +67,6 @@ pub(super) fn frontends_of(
             key: FrontendKey::node_port(is_v6, port.node_port, port.protocol),
             kind: FrontendKind::NodePort,
             is_ranged: false,
-            withheld: Some(Withheld::NodePort),
         });
     }
     frontends

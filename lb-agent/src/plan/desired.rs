@@ -1,5 +1,5 @@
 //! Everything the tables should hold, made from all objects at once and without state: what a
-//! planner that has seen the same objects publishes, and beside it what is withheld.
+//! planner that has seen the same objects publishes.
 //!
 //! Tests compare the planner with it, and other proxies' rules; nothing that grows with the cluster
 //! runs through it.
@@ -13,7 +13,6 @@ use super::addresses::DesiredFrontend;
 use super::clients::Clients;
 use super::expand::{DesiredPort, PortKey, Rank, expand};
 use super::health::HealthCheck;
-use super::names::Withheld;
 use super::report::Report;
 use super::{NodeView, ServiceView};
 use crate::model::name::ObjectName;
@@ -47,8 +46,6 @@ pub struct Owner {
     pub kind: FrontendKind,
     /// Whether only clients in the port's source ranges may dial it.
     pub is_ranged: bool,
-    /// Why the kernel tables do not have it.
-    pub withheld: Option<Withheld>,
     rank: Rank,
 }
 
@@ -58,7 +55,6 @@ impl Owner {
             port: port.clone(),
             kind: frontend.kind,
             is_ranged: frontend.is_ranged,
-            withheld: frontend.withheld,
             rank: rank.clone(),
         }
     }
@@ -113,12 +109,6 @@ impl<'a> Desired<'a> {
             *self.addresses.entry(address).or_default() |= port.has_ready;
             self.ports.insert(port.key.clone(), port);
         }
-    }
-
-    /// What the kernel tables get of the frontends.
-    pub fn published(&self) -> impl Iterator<Item = (&FrontendKey, &Owner)> {
-        let all = self.frontends.iter();
-        all.filter(|(_, owner)| owner.withheld.is_none())
     }
 
     /// Who serves `clients` of a port: address and port, in their order.

@@ -15,10 +15,11 @@ use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
 
 use super::endpoints::{Candidate, mapped};
 use super::expand::{DesiredPort, PortKey, Rank};
-use super::filters::{backend_bit, service_bit};
+use super::filters::{backend_bit, node_port_bit, service_bit};
 use super::frontends::FrontendWrites;
 use super::ids::{self, Ids};
 use super::planner::{AUDIENCES, BackendKey, Planned, PlannedMember, PlannedPort, Planner};
+use super::ranges::{self, Networks};
 use super::region::{self, Placed, SetKey, SetMember};
 use super::report::{Report, Table};
 use crate::dataplane::Write;
@@ -31,6 +32,8 @@ struct Acquired {
     services: Vec<(ServiceId, ids::Origin)>,
     regions: Vec<Placed>,
     ports: Vec<PlannedPort>,
+    /// Of the ports, in their order.
+    ranges: Vec<Networks>,
 }
 
 /// The writes of a plan, by the step they belong to.
@@ -91,6 +94,7 @@ impl Planner {
                     Table::Services => self.capacity.services,
                     Table::Backends => self.capacity.backends,
                     Table::Arena => self.capacity.arena_words,
+                    Table::SourceRanges => self.capacity.source_ranges,
                 };
                 Err(Report::TableFull { table, capacity })
             }
@@ -109,6 +113,7 @@ impl Planner {
         for port in ports {
             self.acquire_port(old, port, acquired)?;
         }
+        self.acquire_ranges(ports, acquired)?;
         let touched = self.frontends.exchange(old, rank, &acquired.ports);
         // Taking a Service away never fails.
         if ports.is_empty() || self.frontends.fit(&touched, self.capacity.frontends) {
@@ -175,6 +180,25 @@ impl Planner {
             has_ready: port.has_ready,
         });
         Ok(())
+    }
+
+    /// Whether there is room for the networks, while those that they replace are still there.
+    fn acquire_ranges(
+        &self,
+        ports: &[DesiredPort<'_>],
+        acquired: &mut Acquired,
+    ) -> Result<(), Table> {
+        let mut missing = 0;
+        for (port, planned) in ports.iter().zip(&acquired.ports) {
+            let index = planned.id.index();
+            let wanted = ranges::wanted(port, index);
+            missing += self.ranges.missing(index, &wanted);
+            acquired.ranges.push(wanted);
+        }
+        let is_room = self.ranges.count() + missing <= self.capacity.source_ranges as usize;
+        (is_room || missing == 0)
+            .then_some(())
+            .ok_or(Table::SourceRanges)
     }
 
     fn place(&mut self, set: SetKey, hint: u32) -> Option<Placed> {
@@ -244,6 +268,7 @@ impl Planner {
         }
         self.write_services(&acquired.ports, old, &mut steps);
         self.mark_services(&acquired.ports, &mut steps);
+        self.write_ranges(&acquired.ports, &acquired.ranges, old, &mut steps);
         steps.frontends = self.frontends.settle(touched, self.capacity.frontends);
         for pair in old.iter().flat_map(PlannedPort::udp_pairs) {
             self.departed.left(pair);
@@ -318,11 +343,36 @@ impl Planner {
     }
 
     fn mark_services(&mut self, new: &[PlannedPort], steps: &mut Steps) {
-        let frontends = new.iter().flat_map(|port| &port.frontends);
-        for frontend in frontends.filter(|frontend| frontend.withheld.is_none()) {
+        for frontend in new.iter().flat_map(|port| &port.frontends) {
+            if let Some(bit) = node_port_bit(&frontend.key) {
+                if self.node_port_bits.set(bit) {
+                    steps.marks.push(Write::MarkNodePort(bit));
+                }
+                continue;
+            }
             let bit = service_bit(frontend.key.address());
             if self.service_bits.set(bit) {
                 steps.marks.push(Write::MarkService(bit));
+            }
+        }
+    }
+
+    fn write_ranges(
+        &mut self,
+        new: &[PlannedPort],
+        wanted: &[Networks],
+        old: &[PlannedPort],
+        steps: &mut Steps,
+    ) {
+        for (port, wanted) in new.iter().zip(wanted) {
+            let index = port.id.index();
+            steps.marks.extend(self.ranges.add(index, wanted));
+            steps.late.extend(self.ranges.keep(index, wanted));
+        }
+        for port in old {
+            if new.iter().all(|kept| kept.id != port.id) {
+                let none = Networks::new();
+                steps.late.extend(self.ranges.keep(port.id.index(), &none));
             }
         }
     }

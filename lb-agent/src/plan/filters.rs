@@ -1,22 +1,27 @@
-//! Which bits of the two filters are set.
+//! Which bits of the filters are set.
 //!
 //! Bits are only ever set. Clearing one would take the addresses of every live flow, and a bit that
 //! is left costs some packets one more lookup; a rebuild of the maps starts with empty filters.
 
 use lb_common::family::{Family as _, MappedAddress, V4, V6};
-use lb_common::table::filter::{FILTER_WORDS, FilterBit};
+use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
+use lb_common::table::frontend::FrontendKey;
 
 /// The bits of one filter.
 #[derive(Clone, Debug)]
 pub(super) struct Bits(Vec<u64>);
 
-impl Default for Bits {
-    fn default() -> Self {
+impl Bits {
+    /// `SERVICE_FILTER` or `BACKEND_FILTER`, empty.
+    pub(super) fn of_addresses() -> Self {
         Self(vec![0; FILTER_WORDS as usize])
     }
-}
 
-impl Bits {
+    /// `NODE_PORTS`, empty.
+    pub(super) fn of_node_ports() -> Self {
+        Self(vec![0; NODE_PORT_WORDS as usize])
+    }
+
     /// Sets a bit; true if it was not set before.
     pub(super) fn set(&mut self, bit: FilterBit) -> bool {
         let Some(word) = self.0.get_mut(bit.word as usize) else {
@@ -47,6 +52,12 @@ pub(crate) fn node_bit(address: MappedAddress) -> FilterBit {
         Some(address) => FilterBit::node::<V4>(address),
         None => FilterBit::node::<V6>(address),
     }
+}
+
+/// The bit of `NODE_PORTS` for a node port's frontend; none for others.
+pub(crate) fn node_port_bit(key: &FrontendKey) -> Option<FilterBit> {
+    let protocol = key.protocol().filter(|_| key.is_node_port())?;
+    Some(FilterBit::node_port(protocol, key.port()))
 }
 
 /// The bit of `BACKEND_FILTER` for a table's address.

@@ -23,7 +23,6 @@ struct Claim {
     index: u32,
     kind: FrontendKind,
     is_ranged: bool,
-    is_withheld: bool,
 }
 
 impl Claim {
@@ -34,7 +33,6 @@ impl Claim {
             index,
             kind: frontend.kind,
             is_ranged: frontend.is_ranged,
-            is_withheld: frontend.withheld.is_some(),
         }
     }
 }
@@ -321,9 +319,7 @@ impl Frontends {
         if self.owner_of_address(key, claims).is_some() {
             return None;
         }
-        // Whose claim comes first has the frontend, even if it is withheld: for another Service it
-        // would be wrong.
-        let claim = claims.first().filter(|claim| !claim.is_withheld)?;
+        let claim = claims.first()?;
         let value = FrontendValue::new(key, claim.kind, claim.index, false);
         Some(if claim.is_ranged {
             value.with_source_ranges()

@@ -142,34 +142,9 @@ pub struct FrontendName {
     pub kind: u8,
     /// Whether an older Service has the same address, port and protocol, and so gets the packets.
     pub is_shadowed: bool,
-    /// Why the kernel tables do not have it although the objects ask for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub withheld: Option<Withheld>,
-}
-
-/// Why a frontend is kept out of the kernel tables: the programs there are would treat its packets
-/// otherwise than the rules say, and without it they are left to whoever else is there.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Withheld {
-    /// No program asks yet whether an address is one of the node's.
-    NodePort,
-    /// No program tells clients of the cluster from others yet, and the policy treats them
-    /// differently.
-    ExternalPolicyLocal,
-    /// No program looks at source ranges yet.
-    SourceRanges,
-}
-
-impl Withheld {
-    /// The reason in words.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::NodePort => "node ports are not served yet",
-            Self::ExternalPolicyLocal => "externalTrafficPolicy Local is not served yet",
-            Self::SourceRanges => "source ranges are not served yet",
-        }
-    }
+    /// Whether only clients in the Service's source ranges may dial it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ranged: bool,
 }
 
 /// An endpoint and what became of it. In the file an array of these fields, in this order.

@@ -6,7 +6,6 @@
 //! addresses never take part here.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 
 use lb_common::family::MappedAddress;
@@ -17,25 +16,41 @@ use super::endpoints::mapped;
 use super::source_ranges::contains;
 
 /// Which addresses of the node take node ports: kube-proxy's `nodePortAddresses`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum NodePortAddresses {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodePortAddresses {
     /// The first address of each family that the Node object has.
-    #[default]
-    Primary,
+    pub has_primary: bool,
     /// Those in one of these networks: network address and prefix length.
-    Networks(Vec<(IpAddr, u8)>),
+    pub networks: Vec<(IpAddr, u8)>,
+}
+
+impl Default for NodePortAddresses {
+    fn default() -> Self {
+        Self {
+            has_primary: true,
+            networks: Vec::new(),
+        }
+    }
 }
 
 impl NodePortAddresses {
+    /// Those in these networks, and no others.
+    pub const fn in_networks(networks: Vec<(IpAddr, u8)>) -> Self {
+        Self {
+            has_primary: false,
+            networks,
+        }
+    }
+
     /// The addresses that take node ports, of a node with `local` addresses at its devices.
     pub fn select(
         &self,
         node: &NodeView<'_>,
         local: impl IntoIterator<Item = IpAddr>,
     ) -> BTreeSet<IpAddr> {
-        let is_chosen = |address: IpAddr| match self {
-            Self::Primary => node.primary(address.is_ipv6()) == Some(address),
-            Self::Networks(networks) => networks.iter().any(|held| contains(*held, address)),
+        let is_chosen = |address: IpAddr| {
+            (self.has_primary && node.primary(address.is_ipv6()) == Some(address))
+                || self.networks.iter().any(|held| contains(*held, address))
         };
         let usable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
         local
@@ -56,19 +71,4 @@ pub fn table(
         let key = mapped(address);
         (key, NodeAddress::new(key, chosen.contains(&address)))
     })
-}
-
-impl fmt::Display for NodePortAddresses {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Primary => formatter.write_str("primary"),
-            Self::Networks(networks) => {
-                for (position, (network, length)) in networks.iter().enumerate() {
-                    let separator = if position == 0 { "" } else { "," };
-                    write!(formatter, "{separator}{network}/{length}")?;
-                }
-                Ok(())
-            }
-        }
-    }
 }

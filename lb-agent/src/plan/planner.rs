@@ -17,6 +17,7 @@ use super::filters::Bits;
 use super::frontends::Frontends;
 use super::health::LocalView;
 use super::ids::Ids;
+use super::ranges::PublishedRanges;
 use super::region::{Builder, Regions, SetKey};
 use super::report::{Report, Table};
 use super::{NodeView, ServiceView};
@@ -128,6 +129,8 @@ pub struct Planner {
     pub(super) frontends: Frontends,
     pub(super) service_bits: Bits,
     pub(super) backend_bits: Bits,
+    pub(super) node_port_bits: Bits,
+    pub(super) ranges: PublishedRanges,
     pub(super) planned: BTreeMap<ObjectName, Planned>,
     pub(super) reports: BTreeMap<ObjectName, Vec<Report>>,
     /// What is told of the planned Services that have a `Local` policy.
@@ -157,8 +160,10 @@ impl Planner {
             regions: Regions::new(capacity.arena_words),
             builder: Builder::default(),
             frontends: Frontends::default(),
-            service_bits: Bits::default(),
-            backend_bits: Bits::default(),
+            service_bits: Bits::of_addresses(),
+            backend_bits: Bits::of_addresses(),
+            node_port_bits: Bits::of_node_ports(),
+            ranges: PublishedRanges::default(),
             planned: BTreeMap::new(),
             reports: BTreeMap::new(),
             locals: BTreeMap::new(),

@@ -50,6 +50,8 @@ pub enum Table {
     Backends,
     /// `ARENA`.
     Arena,
+    /// `SOURCE_RANGES`.
+    SourceRanges,
 }
 
 impl Table {
@@ -60,6 +62,7 @@ impl Table {
             Self::Services => "SERVICES",
             Self::Backends => "BACKENDS",
             Self::Arena => "ARENA",
+            Self::SourceRanges => "SOURCE_RANGES",
         }
     }
 }

@@ -6,13 +6,16 @@
 //! name are quarantined. Until [`Planner::remove_unclaimed`] nothing is freed, since words of
 //! services that have not been planned may still name it.
 
+use std::collections::BTreeSet;
+
 use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::service::ServiceWord;
 
-use super::filters::{backend_bit, service_bit};
+use super::filters::{backend_bit, node_port_bit, service_bit};
 use super::frontends::Frontends;
-use super::planner::{AUDIENCES, BackendKey, Planner};
+use super::planner::{AUDIENCES, BackendKey, PlannedPort, Planner};
+use super::ranges::PublishedRanges;
 use crate::dataplane::{Actual, Capacity, InUse, Write};
 
 impl Planner {
@@ -29,8 +32,12 @@ impl Planner {
         planner.restore_backends(&actual, in_use);
         planner.restore_services(&actual, in_use);
         for key in actual.frontends.keys() {
-            planner.service_bits.set(service_bit(key.address()));
+            match node_port_bit(key) {
+                Some(bit) => planner.node_port_bits.set(bit),
+                None => planner.service_bits.set(service_bit(key.address())),
+            };
         }
+        planner.ranges = PublishedRanges::restore(std::mem::take(&mut actual.source_ranges));
         planner.frontends = Frontends::restore(actual.frontends);
         planner
     }
@@ -97,6 +104,12 @@ impl Planner {
                 });
             }
         }
+        let ports = self.planned.values().flat_map(|planned| &planned.ports);
+        let indices: BTreeSet<u32> = ports.map(|port: &PlannedPort| port.id.index()).collect();
+        writes.extend(
+            self.ranges
+                .give_up_unclaimed(|index| indices.contains(&index)),
+        );
         self.services.give_up_reserved();
         self.regions.give_up_found();
         let unclaimed: Vec<BackendId> = self

@@ -156,7 +156,7 @@ impl ServiceSnapshot {
             port: frontend.key.port(),
             kind: kind_number(frontend.kind),
             is_shadowed: ids.is_some_and(|ids| ids.shadowed.contains(&frontend.key)),
-            withheld: frontend.withheld,
+            is_ranged: frontend.is_ranged,
         });
         let refused = port.selection.refused.iter();
         let refused = refused.map(|&(endpoint, number, _)| EndpointName {

@@ -3,7 +3,8 @@
 //! They concern new connections to load balancer addresses and nothing else: not node ports, not
 //! cluster or external addresses. Pods and nodes are not exempt. Two things are ours: they hold
 //! without endpoints too, and ranges of one family alone leave nobody of the other (kube-proxy
-//! leaves everybody). An empty prefix still means everybody of its family.
+//! leaves everybody). An empty prefix means everybody: of its family, and of the other where no
+//! network is of that.
 
 use std::net::IpAddr;
 
@@ -34,7 +35,9 @@ impl SourceRanges {
         let mut ranges: Vec<_> = ranges
             .filter(|(network, _)| network.is_ipv6() == is_v6)
             .collect();
-        if ranges.iter().any(|(_, length)| *length == 0) {
+        let says_everybody = |ranges: &[(IpAddr, u8)]| ranges.iter().any(|range| range.1 == 0);
+        if says_everybody(&ranges) || (ranges.is_empty() && says_everybody(&service.source_ranges))
+        {
             return None;
         }
         // Shorter prefixes first, so that what lies inside another comes after it.

@@ -22,6 +22,7 @@ use fixture::{NODE, World, endpoint, service, slice};
 
 pub(crate) mod fixture;
 pub(crate) mod random;
+mod ranges;
 mod restart;
 mod rows;
 mod scale;
@@ -116,7 +117,7 @@ fn a_service_is_written_backends_first_and_frontends_last() {
         Write::SetBackend { .. } | Write::MarkBackend(_) => 0,
         Write::WriteRegion { .. } => 1,
         Write::SetService { .. } => 2,
-        Write::MarkService(_) => 3,
+        Write::MarkService(_) | Write::MarkNodePort(_) | Write::AddSourceRange { .. } => 3,
         Write::SetFrontend { .. } => 4,
         other => panic!("{other:?}"),
     };

@@ -13,6 +13,8 @@ pub struct Usage {
     pub backends: u64,
     /// Words of `ARENA`, those of regions that readers may still see included.
     pub arena_words: u64,
+    /// Of `SOURCE_RANGES`.
+    pub source_ranges: u64,
 }
 
 impl Planner {
@@ -26,6 +28,7 @@ impl Planner {
             backends: used(self.capacity.backends, self.backends.available()),
             arena_words: u64::from(self.capacity.arena_words)
                 .saturating_sub(self.regions.free_words()),
+            source_ranges: count(self.ranges.count()),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! How services are served: what kube-proxy calls masquerading, node port addresses and local
 //! traffic.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::NodePortAddress;
+use crate::config::value::{Cidr, NodePortAddress};
+use crate::plan::node_ports::NodePortAddresses;
 
 /// When the client's address is replaced by this node's.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -52,6 +53,41 @@ pub struct ServiceRules {
     pub bridge_interface: String,
     /// The prefix of [`LocalMode::InterfaceNamePrefix`].
     pub interface_name_prefix: String,
+}
+
+impl ServiceRules {
+    /// The ranges whose addresses are clients of the cluster wherever their packets come from.
+    pub fn pods(&self) -> &[(IpAddr, u8)] {
+        match self.local_mode {
+            LocalMode::ClusterCIDR => &self.cluster_cidrs,
+            LocalMode::NodeCIDR | LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => {
+                &[]
+            }
+        }
+    }
+
+    /// At which of the node's addresses node ports are served. Localhost is nobody's but the node's
+    /// own, and no device has it.
+    pub fn node_ports(&self) -> NodePortAddresses {
+        let mut chosen = NodePortAddresses::in_networks(Vec::new());
+        for one in &self.node_port_addresses {
+            match *one {
+                NodePortAddress::Primary => chosen.has_primary = true,
+                NodePortAddress::All => {
+                    let any = [
+                        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+                    ];
+                    chosen.networks.extend(any.map(|address| (address, 0)));
+                }
+                NodePortAddress::Range(Cidr(network, length)) => {
+                    chosen.networks.push((network, length));
+                }
+                NodePortAddress::Localhost => {}
+            }
+        }
+        chosen
+    }
 }
 
 impl Default for ServiceRules {

@@ -11,9 +11,13 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    lab::{Lab, Pod, address},
+    lab::{Lab, Node, Pod, address},
     traffic::Transport,
 };
+
+mod exposure;
+
+pub use self::exposure::{Exposure, Pair, Policy, sockets};
 
 /// The manifests' directory, below the cluster's own.
 pub(super) const DIRECTORY: &str = "manifests";
@@ -78,6 +82,19 @@ impl Endpoint {
         }
     }
 
+    /// A ready endpoint on the network of a node itself.
+    pub fn of_host(node: &Node) -> Self {
+        Self {
+            pod: format!("host-{}", node.name),
+            node: node.name.clone(),
+            v4: node.v4,
+            v6: node.v6,
+            condition: Condition::Ready,
+            weight: DEFAULT_WEIGHT,
+            zone: None,
+        }
+    }
+
     /// The same with another weight.
     #[must_use]
     pub const fn weighing(mut self, weight: u16) -> Self {
@@ -119,7 +136,7 @@ impl Endpoint {
     }
 }
 
-/// A dual-stack `ClusterIP` Service in the namespace `default`, and its endpoints.
+/// A dual-stack Service in the namespace `default`, and its endpoints.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// The Service's name.
@@ -134,6 +151,8 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Its session affinity's timeout in seconds.
     pub affinity_seconds: Option<u32>,
+    /// How it is reached from elsewhere.
+    pub exposure: Exposure,
 }
 
 impl Service {
@@ -146,6 +165,7 @@ impl Service {
             ports: Vec::new(),
             endpoints: Vec::new(),
             affinity_seconds: None,
+            exposure: Exposure::default(),
         }
     }
 
@@ -178,6 +198,13 @@ impl Service {
         self
     }
 
+    /// The same, exposed.
+    #[must_use]
+    pub fn exposed(mut self, exposure: Exposure) -> Self {
+        self.exposure = exposure;
+        self
+    }
+
     /// Both cluster IPs with a port, IPv4 first.
     pub fn sockets(&self, port: u16) -> [SocketAddr; 2] {
         [(self.v4, port).into(), (self.v6, port).into()]
@@ -194,10 +221,13 @@ impl Service {
         });
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\n\
-             spec:\n  type: ClusterIP\n  clusterIP: {v4}\n  clusterIPs: [\"{v4}\", \"{v6}\"]\n  \
+             spec:\n{exposure}  clusterIP: {v4}\n  clusterIPs: [\"{v4}\", \"{v6}\"]\n  \
              ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n  \
-             selector: {{app: {name}}}\n{affinity}  ports:\n"
+             selector: {{app: {name}}}\n{affinity}  ports:\n",
+            exposure = self.exposure.spec(),
         );
+        let node_port = self.exposure.node_port;
+        let node_port = node_port.map_or_else(String::new, |port| format!(", nodePort: {port}"));
         for Port {
             name,
             transport,
@@ -208,10 +238,11 @@ impl Service {
             // Writing to a string cannot fail.
             writeln!(
                 text,
-                "  - {{name: {name}, protocol: {transport}, port: {port}, targetPort: {target}}}"
+                "  - {{name: {name}, protocol: {transport}, port: {port}, targetPort: {target}{node_port}}}"
             )
             .ok();
         }
+        text += &self.exposure.status();
         for (weight, endpoints) in self.by_weight() {
             text += &self.slice("IPv4", weight, &endpoints, |endpoint| endpoint.v4.into());
             text += &self.slice("IPv6", weight, &endpoints, |endpoint| endpoint.v6.into());

@@ -10,6 +10,22 @@ pub const NODE_PREFIX_V6: u8 = 64;
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 254);
 /// The nodes' default gateway: the fabric, which forwards nothing.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 0xfe);
+/// The way to the client outside.
+pub const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 253);
+/// The way to the client outside.
+pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 0xfd);
+/// All nodes, IPv4.
+pub const NODES_V4: &str = "10.200.0.0/24";
+/// All nodes, IPv6.
+pub const NODES_V6: &str = "fd00:200::/64";
+/// The network of the client outside, IPv4.
+pub const OUTSIDE_V4: &str = "203.0.113.0/24";
+/// The network of the client outside, IPv6.
+pub const OUTSIDE_V6: &str = "2001:db8:203::/64";
+/// External and load balancer addresses, IPv4. No device has any of them.
+pub const EXTERNAL_V4: &str = "198.51.100.0/24";
+/// External and load balancer addresses, IPv6. No device has any of them.
+pub const EXTERNAL_V6: &str = "2001:db8:51::/64";
 /// All pods of all nodes, IPv4.
 pub const CLUSTER_CIDR_V4: &str = "10.244.0.0/16";
 /// All pods of all nodes, IPv6.
@@ -51,6 +67,26 @@ pub const fn service_v6(host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, host as u16)
 }
 
+/// Host number `host` of the client's network outside.
+pub const fn outside_v4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, host)
+}
+
+/// Host number `host` of the client's network outside.
+pub const fn outside_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, host as u16)
+}
+
+/// Host number `host` of the external addresses.
+pub const fn external_v4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, host)
+}
+
+/// Host number `host` of the external addresses.
+pub const fn external_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, host as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +97,7 @@ mod tests {
         assert_eq!(pod_v6(12, 3).to_string(), "fd00:10:244:12::3");
         assert_eq!(node_v6(2).to_string(), "fd00:200::2");
         assert_eq!(service_v6(10).to_string(), "fd00:10:96::a");
+        assert_eq!(outside_v6(2).to_string(), "2001:db8:203::2");
+        assert_eq!(external_v6(16).to_string(), "2001:db8:51::10");
     }
 }

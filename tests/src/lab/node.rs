@@ -19,8 +19,9 @@ pub const UPLINK: &str = "eth0";
 /// The bridge of a node's pods.
 pub(super) const POD_BRIDGE: &str = "cni0";
 
-/// The tunnel device between nodes.
-const TUNNEL: &str = "flannel.1";
+/// The tunnel device between nodes, where the shape has one; its addresses are number 0 of the node's
+/// pod network.
+pub const TUNNEL: &str = "flannel.1";
 
 /// No duplicate address detection and no router discovery: the addresses are ours and known, and
 /// nothing shall wait a second for them.

@@ -202,7 +202,9 @@ impl Service {
             .filter(|(first, _)| first.is_ipv6() == is_v6)
             .collect();
         let is_open = own.iter().any(|(_, length)| *length == 0);
-        if self.source_ranges.is_empty() || is_open {
+        // ours: who says "everybody" of one family, and nothing of the other, means everybody.
+        let is_meant = own.is_empty() && self.source_ranges.iter().any(|range| range.1 == 0);
+        if self.source_ranges.is_empty() || is_open || is_meant {
             return None;
         }
         // A network inside another says nothing more.

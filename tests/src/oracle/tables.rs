@@ -9,9 +9,9 @@ use lb_common::flow::Protocol;
 use lb_common::id::BackendId;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::{RegionHeader, WhenEmpty};
-use lb_common::table::service::ServiceWord;
+use lb_common::table::service::{Audience, ServiceWord};
 
-use super::{Expectation, Expected, Frontend, Kind, Outcome};
+use super::{Expectation, Expected, Frontend, Kind, Network, Outcome};
 
 /// What the tables do for every frontend and address.
 pub fn seen(tables: &Actual) -> Result<Expected> {
@@ -25,40 +25,54 @@ pub fn seen(tables: &Actual) -> Result<Expected> {
             continue;
         };
         let words = tables.services.get(&value.service_index());
-        let [internal, external, inside] =
-            *words.with_context(|| format!("{key:?} leads nowhere"))?;
+        let words = *words.with_context(|| format!("{key:?} leads nowhere"))?;
         let (frontend, kind) = named(key, address, protocol, kind)?;
-        // Everybody who dials a cluster address is subject to the internal policy; of those who dial
-        // another one, only who is outside is subject to a policy.
-        let words = if kind == Kind::ClusterIp {
-            [internal; 2]
+        let word = |audience: Audience| words[audience.position()];
+        // Everybody who dials a cluster address is subject to the internal policy.
+        let [inside, outside] = if kind == Kind::ClusterIp {
+            [word(Audience::Internal); 2]
         } else {
-            [inside, external]
+            [word(Audience::Inside), word(Audience::External)]
         };
-        let [(inside, affinity_seconds), (outside, _)] =
-            [outcome(tables, words[0])?, outcome(tables, words[1])?];
+        let (inside, affinity_seconds) = outcome(tables, inside)?;
+        let (outside, of_outside) = outcome(tables, outside)?;
+        ensure!(
+            affinity_seconds == of_outside,
+            "{key:?} has two affinities: {affinity_seconds} and {of_outside}"
+        );
         let expectation = Expectation {
             kind,
             inside,
             outside,
             affinity_seconds,
-            sources: None,
-            is_withheld: false,
+            sources: value
+                .has_source_ranges()
+                .then(|| sources(tables, value.service_index(), key)),
         };
         seen.frontends.insert(frontend, expectation);
     }
     Ok(seen)
 }
 
-/// Fails, with everything that differs, unless the tables do what is expected of all frontends but
-/// those that are withheld.
+/// The networks of a service that may dial `key`, of its family.
+fn sources(tables: &Actual, index: u32, key: &FrontendKey) -> BTreeSet<Network> {
+    let is_v6 = Ipv6Addr::from(key.address()).to_canonical().is_ipv6();
+    // Bits of the service index, and for IPv4 of the prefix that makes it a mapped address.
+    let before = if is_v6 { 32 } else { 32 + 96 };
+    let keys = tables.source_ranges.iter();
+    keys.filter_map(|range| {
+        let [a, b, c, d, address @ ..] = range.data();
+        let length = u8::try_from(range.prefix().checked_sub(before)?).ok()?;
+        let address = Ipv6Addr::from(address).to_canonical();
+        (u32::from_be_bytes([a, b, c, d]) == index).then_some((address, length))
+    })
+    .collect()
+}
+
+/// Fails, with everything that differs, unless the tables do what is expected of every frontend.
 pub fn check(tables: &Actual, expected: &Expected) -> Result<()> {
     let seen = seen(tables)?;
-    let wanted: BTreeMap<_, _> = expected
-        .frontends
-        .iter()
-        .filter(|(_, expectation)| !expectation.is_withheld)
-        .collect();
+    let wanted: BTreeMap<_, _> = expected.frontends.iter().collect();
     let found: BTreeMap<_, _> = seen.frontends.iter().collect();
     let mut problems = Vec::new();
     for frontend in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {

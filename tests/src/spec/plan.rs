@@ -1,9 +1,8 @@
-//! What the tables should hold, as a scenario file says it: also what is withheld from the kernel
-//! for the time being, and what has no table yet.
+//! What the tables should hold, as a scenario file says it: also what has no table yet.
 //!
 //! ```text
 //! TCP 10.96.0.1:80 = ClusterIP of default/web:http
-//! TCP node port 30080 of IPv4 = NodePort of default/web:http, withheld: the reason
+//! TCP node port 30080 of IPv4 = NodePort of default/web:http
 //! default/web:http of IPv4, at its cluster address: 10.0.0.1:8080
 //! default/web:http of IPv4, elsewhere, from inside: 10.0.0.1:8080
 //! default/web:http of IPv4, elsewhere, from outside: nobody, dropped
@@ -75,11 +74,7 @@ fn frontend(key: &FrontendKey, owner: &Owner) -> String {
         FrontendKind::ExternalIp => "ExternalIP",
         FrontendKind::LoadBalancer => "LoadBalancer",
     };
-    let withheld = owner
-        .withheld
-        .map(|reason| format!(", withheld: {}", reason.text()));
-    let withheld = withheld.unwrap_or_default();
-    format!("{at} = {kind} of {}{withheld}", owner.port.name)
+    format!("{at} = {kind} of {}", owner.port.name)
 }
 
 const fn family(port: &PortKey) -> &'static str {

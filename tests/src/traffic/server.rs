@@ -178,9 +178,14 @@ pub struct UdpServer {
 impl UdpServer {
     /// Binds `port` of every address of the namespace, both families.
     pub fn start(ns: &Namespace, name: &str, port: u16) -> Result<Self> {
+        Self::start_at(ns, name, (Ipv6Addr::UNSPECIFIED, port).into())
+    }
+
+    /// Binds one address, and answers from that: where a namespace has several, the kernel else
+    /// chooses one by the way to the client.
+    pub fn start_at(ns: &Namespace, name: &str, address: SocketAddr) -> Result<Self> {
         let socket = ns.run(|| {
-            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
-                .with_context(|| format!("bind UDP port {port}"))?;
+            let socket = UdpSocket::bind(address).with_context(|| format!("bind UDP {address}"))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         })?;

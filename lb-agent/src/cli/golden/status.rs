@@ -25,6 +25,7 @@ fn golden_status() {
         last_sync_micros: Some(800),
         source: "dir:/etc/steerage/manifests".to_owned(),
         api: None,
+        devices: Vec::new(),
         pending_writes: 0,
         problems: vec!["web.yaml: document 2: line 14: spec.ports[0].port: missing".to_owned()],
     };

@@ -20,9 +20,14 @@ pub fn interfaces_into(
         text("INGRESS"),
         text("EGRESS"),
         text("STATE"),
+        text("PATH").wide(),
+        text("SOURCES").wide(),
+        text("WHY").wide(),
     ]);
     for interface in interfaces {
         let hook = |attached| Cell::from(if attached { "yes" } else { "no" });
+        let sources: Vec<_> = interface.sources.iter().map(ToString::to_string).collect();
+        let sources = sources.join(" ");
         let tone = match interface.state {
             "attached" => Tone::Good,
             "gone" => Tone::Dim,
@@ -36,6 +41,9 @@ pub fn interfaces_into(
             hook(interface.ingress),
             hook(interface.egress),
             Cell::toned(interface.state, tone),
+            interface.path.into(),
+            or_none((!sources.is_empty()).then_some(sources.as_str())),
+            or_none(interface.why.as_deref()),
         ]);
     }
     table.print_into(out, style)

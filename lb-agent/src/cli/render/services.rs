@@ -154,12 +154,11 @@ fn frontends(frontends: &[FrontendView]) -> Cell {
     }
 }
 
-fn frontend_state(frontend: &FrontendView) -> String {
-    match (frontend.shadowed, frontend.withheld, frontend.programmed) {
-        (true, ..) => " (another Service has this address and port)".to_owned(),
-        (false, Some(reason), _) => format!(" (not in the kernel: {reason})"),
-        (false, None, false) => " (not in the kernel)".to_owned(),
-        (false, None, true) => String::new(),
+const fn frontend_state(frontend: &FrontendView) -> &'static str {
+    match (frontend.shadowed, frontend.programmed) {
+        (true, _) => " (another Service has this address and port)",
+        (false, false) => " (not in the kernel)",
+        (false, true) => "",
     }
 }
 

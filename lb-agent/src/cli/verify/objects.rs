@@ -179,7 +179,7 @@ impl SourceObjects {
         let mut cidrs = basis.service_cidrs.clone();
         cidrs.extend_from_slice(self.model.service_cidrs());
         let mut words = basis.config.clone();
-        words.extend(config::service_cidrs(&cidrs).words);
+        words.extend(config::cidrs(config::Purpose::Service, &cidrs).words);
         words
     }
 }

@@ -1,5 +1,8 @@
 //! Devices that programs are attached to.
 
+use std::net::IpAddr;
+
+use lb_common::table::device::Role;
 use serde::Serialize;
 
 use crate::cli::inputs::DeviceInput;
@@ -12,8 +15,14 @@ pub struct InterfaceView {
     pub index: u32,
     /// Name; `None` once the device is gone.
     pub name: Option<String>,
-    /// What it leads to.
+    /// What it leads to: `workload`, `uplink`, or `unknown` where no record says.
     pub role: &'static str,
+    /// Why it has that role, in words that follow its name.
+    pub why: Option<String>,
+    /// How packets are translated on it.
+    pub path: &'static str,
+    /// By which addresses flows leave it that must come back to this node.
+    pub sources: Vec<IpAddr>,
     /// The bridge it is a port of.
     pub bridge: Option<String>,
     /// Whether a program sees packets from it.
@@ -32,7 +41,14 @@ pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
         .map(|device| InterfaceView {
             index: device.index,
             name: device.name.clone(),
-            role: "workload",
+            role: match device.role {
+                Some(Role::Workload) => "workload",
+                Some(Role::Uplink) => "uplink",
+                None => "unknown",
+            },
+            why: device.why.clone(),
+            path: "tc",
+            sources: device.sources.clone(),
             bridge: device.bridge.clone(),
             ingress: device.has_ingress,
             egress: device.has_egress,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::inputs::{Connections, Region, address_of, backend_of, region_of};
 use crate::dataplane::Actual;
-use crate::plan::names::{EndpointName, Names, ServiceName, Withheld};
+use crate::plan::names::{EndpointName, Names, ServiceName};
 
 /// One port of a Service in one family.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,9 +61,6 @@ pub struct FrontendView {
     pub programmed: bool,
     /// Whether an older Service holds the same address and port.
     pub shadowed: bool,
-    /// Why it is kept out of the kernel on purpose.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub withheld: Option<&'static str>,
 }
 
 /// An endpoint of a service port.
@@ -221,7 +218,6 @@ fn frontends_by_index(tables: &Actual) -> BTreeMap<u32, Vec<Dialled>> {
                 kind: kind_text(kind),
                 programmed: true,
                 shadowed: false,
-                withheld: None,
             },
             protocol.number(),
         ));
@@ -282,7 +278,6 @@ fn named(
                         .is_some_and(|value| value.service_index() == index)
                 }),
                 shadowed: frontend.is_shadowed,
-                withheld: frontend.withheld.map(Withheld::text),
             })
             .collect(),
         internal_local: service.is_internal_local,

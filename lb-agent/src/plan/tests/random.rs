@@ -224,8 +224,9 @@ fn run(capacity: Capacity, events: &[Event]) -> Result<(), TestCaseError> {
             settle(&mut fresh, &mut expected, &world);
             prop_assert_eq!(seen(&memory), seen(&expected));
             let desired = Desired::of(world.views(), &NODE);
-            let published = desired.published();
-            let published: Vec<_> = published
+            let published: Vec<_> = desired
+                .frontends
+                .iter()
                 .map(|(key, owner)| (*key, owner.port.clone()))
                 .collect();
             prop_assert_eq!(owners(&planner, &memory), published);

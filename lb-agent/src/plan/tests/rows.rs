@@ -84,7 +84,7 @@ impl Stage {
             local: local.iter().chain(&local_v6).map(|text| ip(text)).collect(),
             pods: vec![network("10.0.0.0/8"), network("fd00:10::/64")],
             service_cidrs: vec![network("172.30.0.0/16"), network("fd00:172:30::/112")],
-            node_ports: NodePortAddresses::Primary,
+            node_ports: NodePortAddresses::default(),
         }
     }
 

@@ -145,14 +145,3 @@ fn an_unknown_port_of_a_cluster_address_is_not_to_be_had_by_an_external_claim() 
         assert_eq!(owner(&planner, &memory, "10.96.0.1"), Some("thief".into()));
     }
 }
-
-#[test]
-fn a_withheld_frontend_keeps_its_address_from_younger_services() {
-    let mut world = claiming("old", "10.96.0.2", &["1.2.3.4"], 1);
-    let old = super::super::fixture::name("old");
-    let svc = world.services.get_mut(&old).unwrap();
-    svc.external_policy = crate::model::service::TrafficPolicy::Local;
-    add(&mut world, "young", "10.96.0.3", &["1.2.3.4"], 2);
-    let (planner, memory) = planned(&["young", "old"], &world);
-    assert_eq!(owner(&planner, &memory, "1.2.3.4"), None);
-}

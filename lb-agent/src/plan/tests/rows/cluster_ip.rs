@@ -165,7 +165,23 @@ fn source_ranges_hold_without_endpoints_and_for_both_families() {
     let name = super::super::fixture::name("svc1");
     let svc = world.services.get_mut(&name).unwrap();
     svc.source_ranges.push(network("0.0.0.0/0"));
-    check(&world, &[("203.0.113.130", "1.2.3.4:80", Reject)]);
+    check(
+        &world,
+        &[
+            ("203.0.113.130", "1.2.3.4:80", Reject),
+            // Who says "everybody", and of the other family nothing, means everybody.
+            ("2001:db8:7::1", "[2001:db8:9::4]:80", Reject),
+        ],
+    );
+    let svc = world.services.get_mut(&name).unwrap();
+    svc.source_ranges.push(network("2001:db8:8::/48"));
+    check(
+        &world,
+        &[
+            ("203.0.113.130", "1.2.3.4:80", Reject),
+            ("2001:db8:7::1", "[2001:db8:9::4]:80", Drop),
+        ],
+    );
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::model::service::TrafficPolicy;
-use crate::plan::names::Withheld;
 
 fn node_port_service() -> World {
     let mut world = one([elsewhere("10.180.0.1"), here("10.180.2.1")], |svc| {
@@ -23,19 +22,19 @@ fn row_11_4_node_ports() {
     for (row, policy, alternate_v4, alternate_v6) in [
         (
             "a and c, primary",
-            NodePortAddresses::Primary,
+            NodePortAddresses::default(),
             NotHandled,
             NotHandled,
         ),
         (
             "b, networks",
-            NodePortAddresses::Networks(listed.to_vec()),
+            NodePortAddresses::in_networks(listed.to_vec()),
             v4(),
             NotHandled,
         ),
         (
             "d, networks",
-            NodePortAddresses::Networks(extended),
+            NodePortAddresses::in_networks(extended),
             v4(),
             v6(),
         ),
@@ -176,43 +175,26 @@ fn unknown_ports_of_other_than_cluster_addresses_are_left_alone() {
 }
 
 #[test]
-fn frontends_that_the_programs_would_treat_wrongly_are_withheld_with_the_reason() {
-    let withheld = |change: &dyn Fn(&mut crate::model::service::Service)| {
+fn only_load_balancer_addresses_ask_for_source_ranges_and_only_where_they_exclude_anybody() {
+    let ranged = |ranges: &[&str]| {
         let stage = Stage::new(one([here("10.180.0.1")], |svc| {
             svc.ports[0].node_port = 3001;
             svc.external_ips = addresses(&["192.168.99.11"]);
             svc.load_balancer_ips = addresses(&["1.2.3.4"]);
-            change(svc);
+            svc.source_ranges = ranges.iter().map(|text| network(text)).collect();
         }));
         let desired = stage.desired();
-        let mut found: Vec<_> = desired
-            .frontends
-            .values()
-            .map(|owner| (owner.kind, owner.withheld))
+        let owners = desired.frontends.values();
+        let mut kinds: Vec<_> = owners
+            .filter(|owner| owner.is_ranged)
+            .map(|owner| owner.kind)
             .collect();
-        found.sort();
-        found
+        kinds.sort();
+        kinds
     };
-    let (local, ranges) = (Withheld::ExternalPolicyLocal, Withheld::SourceRanges);
-    let kinds = |external, balanced| {
-        vec![
-            (FrontendKind::ClusterIp, None),
-            (FrontendKind::NodePort, Some(Withheld::NodePort)),
-            (FrontendKind::ExternalIp, external),
-            (FrontendKind::LoadBalancer, balanced),
-        ]
-    };
-    assert_eq!(withheld(&|_| {}), kinds(None, None));
-    assert_eq!(
-        withheld(&|svc| svc.external_policy = TrafficPolicy::Local),
-        kinds(Some(local), Some(local))
-    );
-    assert_eq!(
-        withheld(&|svc| svc.source_ranges = vec![network("10.0.0.0/8")]),
-        kinds(None, Some(ranges))
-    );
-    assert_eq!(
-        withheld(&|svc| svc.source_ranges = vec![network("0.0.0.0/0")]),
-        kinds(None, None)
-    );
+    assert_eq!(ranged(&["10.0.0.0/8"]), [FrontendKind::LoadBalancer]);
+    assert_eq!(ranged(&["2001:db8::/32"]), [FrontendKind::LoadBalancer]);
+    assert_eq!(ranged(&["10.0.0.0/8", "0.0.0.0/0"]), []);
+    assert_eq!(ranged(&["::/0"]), []);
+    assert_eq!(ranged(&[]), []);
 }

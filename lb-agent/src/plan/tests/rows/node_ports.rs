@@ -4,7 +4,7 @@ use super::*;
 
 fn select(networks: &[&str], local: &[&str]) -> BTreeSet<IpAddr> {
     let networks = networks.iter().map(|text| network(text)).collect();
-    NodePortAddresses::Networks(networks).select(&NodeView::default(), addresses(local))
+    NodePortAddresses::in_networks(networks).select(&NodeView::default(), addresses(local))
 }
 
 /// `local` has addresses of both families, so that a family that nothing chooses is seen.
