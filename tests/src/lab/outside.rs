@@ -109,17 +109,14 @@ impl Outside {
 
     /// Sends what the client sends to these networks, each of an IPv4 and an IPv6 one, to `node`.
     pub fn route(&self, networks: &[[&str; 2]], node: &Node) -> Result<()> {
-        let batch: String = networks
-            .iter()
-            .map(|[v4, v6]| {
-                format!(
-                    "route replace {v4} via {} dev {OUTER}\n\
-                     route replace {v6} via {} dev {OUTER}\n",
-                    node.v4, node.v6
-                )
-            })
-            .collect();
-        ip(self.router.name(), &batch).map(drop)
+        let routes = networks.iter().flat_map(|[v4, v6]| {
+            [
+                format!("route replace {v4} via {} dev {OUTER}", node.v4),
+                format!("route replace {v6} via {} dev {OUTER}", node.v6),
+            ]
+        });
+        let batch: Vec<_> = routes.collect();
+        ip(self.router.name(), &batch.join("\n")).map(drop)
     }
 
     /// Both addresses of the client, IPv4 first.

@@ -61,19 +61,18 @@ pub fn run(selected: Selected, shape: CniShape) -> Result<()> {
     let built = started.elapsed();
     let failures = attempt_all(&stage, &cells);
     let tried = started.elapsed();
-    let told: String = failures
-        .iter()
-        .take(TOLD)
-        .map(|(cell, error)| format!("\n  {cell}: {}: {error}", expectation(*cell)))
-        .collect();
+    let told = failures.iter().take(TOLD);
+    let told = told.map(|(cell, error)| format!("\n  {cell}: {}: {error}", expectation(*cell)));
+    let told: Vec<_> = told.collect();
     if !failures.is_empty() {
         stage.print_diagnosis();
     }
     ensure!(
         failures.is_empty(),
-        "{} of {} cells fail:{told}",
+        "{} of {} cells fail:{}",
         failures.len(),
-        cells.len()
+        cells.len(),
+        told.concat()
     );
     masquerade::check(&stage, shape).inspect_err(|_| stage.print_diagnosis())?;
     eprintln!(
@@ -94,8 +93,11 @@ fn attempt_all(stage: &MatrixStage, cells: &[Cell]) -> Vec<(Cell, String)> {
             scope.spawn(|| {
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = stage.attempt(*cell) {
-                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                        failures.push((*cell, format!("{error:#}")));
+                        let failed = (*cell, format!("{error:#}"));
+                        failures
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(failed);
                     }
                 }
             });
@@ -136,8 +138,8 @@ pub fn not_running() -> String {
         };
         *reasons.entry(reason).or_default() += 1;
     }
-    reasons
+    let lines = reasons
         .into_iter()
-        .map(|((what, reason), count)| format!("  {count:5} {what}: {reason}\n"))
-        .collect()
+        .map(|((what, reason), count)| format!("  {count:5} {what}: {reason}\n"));
+    lines.collect::<Vec<_>>().concat()
 }

@@ -72,21 +72,23 @@ impl Exposure {
             (None, Some(_)) => "NodePort",
             (None, None) => "ClusterIP",
         };
-        let mut text = format!("  type: {kind}\n");
+        let mut lines = vec![format!("type: {kind}")];
         if let Some((v4, v6)) = self.external {
-            text += &format!("  externalIPs: [\"{v4}\", \"{v6}\"]\n");
+            lines.push(format!("externalIPs: [\"{v4}\", \"{v6}\"]"));
         }
         if !self.source_ranges.is_empty() {
             let ranges = self.source_ranges.join("\", \"");
-            text += &format!("  loadBalancerSourceRanges: [\"{ranges}\"]\n");
+            lines.push(format!("loadBalancerSourceRanges: [\"{ranges}\"]"));
         }
         if kind != "ClusterIP" || self.external.is_some() {
-            text += &format!("  externalTrafficPolicy: {}\n", self.external_policy.name());
+            let policy = self.external_policy.name();
+            lines.push(format!("externalTrafficPolicy: {policy}"));
         }
         if self.internal_policy != Policy::Cluster {
-            text += &format!("  internalTrafficPolicy: {}\n", self.internal_policy.name());
+            let policy = self.internal_policy.name();
+            lines.push(format!("internalTrafficPolicy: {policy}"));
         }
-        text
+        format!("  {}\n", lines.join("\n  "))
     }
 
     /// The Service's `status`.
