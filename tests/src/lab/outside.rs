@@ -109,17 +109,15 @@ impl Outside {
 
     /// Sends what the client sends to these networks, each of an IPv4 and an IPv6 one, to `node`.
     pub fn route(&self, networks: &[[&str; 2]], node: &Node) -> Result<()> {
-        let batch: String = networks
-            .iter()
-            .map(|[v4, v6]| {
-                format!(
-                    "route replace {v4} via {} dev {OUTER}\n\
-                     route replace {v6} via {} dev {OUTER}\n",
-                    node.v4, node.v6
-                )
-            })
-            .collect();
-        ip(self.router.name(), &batch).map(drop)
+        for [v4, v6] in networks {
+            let batch = format!(
+                "route replace {v4} via {} dev {OUTER}\n\
+                 route replace {v6} via {} dev {OUTER}\n",
+                node.v4, node.v6
+            );
+            ip(self.router.name(), &batch)?;
+        }
+        Ok(())
     }
 
     /// Both addresses of the client, IPv4 first.

@@ -61,11 +61,12 @@ pub fn run(selected: Selected, shape: CniShape) -> Result<()> {
     let built = started.elapsed();
     let failures = attempt_all(&stage, &cells);
     let tried = started.elapsed();
-    let told: String = failures
+    let told: Vec<_> = failures
         .iter()
         .take(TOLD)
         .map(|(cell, error)| format!("\n  {cell}: {}: {error}", expectation(*cell)))
         .collect();
+    let told = told.concat();
     if !failures.is_empty() {
         stage.print_diagnosis();
     }
@@ -94,8 +95,9 @@ fn attempt_all(stage: &MatrixStage, cells: &[Cell]) -> Vec<(Cell, String)> {
             scope.spawn(|| {
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = stage.attempt(*cell) {
-                        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                        failures.push((*cell, format!("{error:#}")));
+                        let failure = (*cell, format!("{error:#}"));
+                        let held = failures.lock();
+                        held.unwrap_or_else(PoisonError::into_inner).push(failure);
                     }
                 }
             });
@@ -136,8 +138,9 @@ pub fn not_running() -> String {
         };
         *reasons.entry(reason).or_default() += 1;
     }
-    reasons
+    let lines: Vec<_> = reasons
         .into_iter()
         .map(|((what, reason), count)| format!("  {count:5} {what}: {reason}\n"))
-        .collect()
+        .collect();
+    lines.concat()
 }

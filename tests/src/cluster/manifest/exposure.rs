@@ -72,21 +72,24 @@ impl Exposure {
             (None, Some(_)) => "NodePort",
             (None, None) => "ClusterIP",
         };
-        let mut text = format!("  type: {kind}\n");
-        if let Some((v4, v6)) = self.external {
-            text += &format!("  externalIPs: [\"{v4}\", \"{v6}\"]\n");
-        }
-        if !self.source_ranges.is_empty() {
-            let ranges = self.source_ranges.join("\", \"");
-            text += &format!("  loadBalancerSourceRanges: [\"{ranges}\"]\n");
-        }
-        if kind != "ClusterIP" || self.external.is_some() {
-            text += &format!("  externalTrafficPolicy: {}\n", self.external_policy.name());
-        }
-        if self.internal_policy != Policy::Cluster {
-            text += &format!("  internalTrafficPolicy: {}\n", self.internal_policy.name());
-        }
-        text
+        let external = self.external.map_or_else(String::new, |(v4, v6)| {
+            format!("  externalIPs: [\"{v4}\", \"{v6}\"]\n")
+        });
+        let ranges = self.source_ranges.join("\", \"");
+        let ranges = if ranges.is_empty() {
+            ranges
+        } else {
+            format!("  loadBalancerSourceRanges: [\"{ranges}\"]\n")
+        };
+        let is_external = kind != "ClusterIP" || self.external.is_some();
+        let policy = |field: &str, policy: Policy, is_said: bool| {
+            let line = is_said.then(|| format!("  {field}: {}\n", policy.name()));
+            line.unwrap_or_default()
+        };
+        let of_external = policy("externalTrafficPolicy", self.external_policy, is_external);
+        let is_local = self.internal_policy != Policy::Cluster;
+        let of_internal = policy("internalTrafficPolicy", self.internal_policy, is_local);
+        format!("  type: {kind}\n{external}{ranges}{of_external}{of_internal}")
     }
 
     /// The Service's `status`.
