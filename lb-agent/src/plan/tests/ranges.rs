@@ -1,11 +1,11 @@
 //! `SOURCE_RANGES` beside `FRONTENDS`: whoever may dial before and after a change may dial at every
 //! moment of it, and a frontend is never open for want of its networks.
 
+use lb_common::table::source_range::SourceRangeKey;
 use proptest::prelude::*;
 
 use super::*;
 use crate::model::service::Service;
-use lb_common::table::source_range::SourceRangeKey;
 
 /// What a Service may say of its clients.
 const RANGES: [&[(&str, u8)]; 5] = [
