@@ -196,7 +196,7 @@ impl Agent {
             "datapath loaded"
         );
         Ok(Self {
-            keeper: DeviceKeeper::new(attachments, settings.interfaces.clone()),
+            keeper: DeviceKeeper::new(attachments, settings.interfaces.clone(), &roles),
             addresses,
             model: Model::new(&settings.node_name),
             audits: AuditKeeper::new(&settings),

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::flow::Hook;
 use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
-use lb_tests::given::{Flow, Place, came, each, first, states};
+use lb_tests::given::{Flow, PLACES, Place, came, each, first, states};
 use lb_tests::host::Code;
 use lb_tests::outside::{self, source_of};
 use lb_tests::packets;
@@ -146,6 +146,28 @@ fn what_is_for_the_node_itself_passes() {
         let outcome = bench.send_at(IN, &ping);
         outcome.expect_translated(Reason::NotService, &ping, &BTreeSet::new());
     });
+}
+
+/// They answer connections that the node, or its masquerade, began from that port.
+#[test]
+fn segments_that_begin_no_connection_pass_by_a_node_port() {
+    for place in PLACES {
+        let mut bench = Bench::new(&outside::world());
+        let client = outside::client(place);
+        let node_port = SocketAddr::new(outside::node(place), outside::NODE_PORT);
+        for flags in [
+            packets::SYN | packets::ACK,
+            packets::ACK,
+            packets::FIN | packets::ACK,
+            packets::RST,
+        ] {
+            let frame = packets::tcp(client, node_port).flags(flags).build();
+            for role in [Role::Uplink, Role::Workload] {
+                let outcome = bench.send_at((role, Hook::Ingress), &frame);
+                outcome.expect_translated(Reason::NotService, &frame, &BTreeSet::new());
+            }
+        }
+    }
 }
 
 #[test]

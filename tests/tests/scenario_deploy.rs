@@ -374,6 +374,9 @@ fn requests_of_a_life() -> Vec<Request> {
     let server = ApiServer::start_tls().unwrap();
     server.accept_tokens(&[("right", "system:serviceaccount:kube-system:steerage")]);
     server.permit_only(rules());
+    // A Node that is missing would be an Event more.
+    let node = serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+    server.apply(&node).unwrap();
     let mut requests = Vec::new();
     for streams_lists in [true, false] {
         server.stream_lists(streams_lists);

@@ -1,6 +1,6 @@
 //! Keeps programs on the devices of workloads and on uplinks, and on no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct DeviceKeeper {
     overrides: InterfaceOverrides,
     /// What `DEVICES` holds, as far as this agent wrote it.
     records: BTreeMap<u32, DeviceRecord>,
+    /// Devices of which an earlier agent wrote a record, until they are looked at.
+    earlier: BTreeSet<u32>,
     /// Devices whose programs are not as they should be, and why.
     problems: BTreeMap<u32, String>,
     /// Devices that have a role, and why they have it.
@@ -59,11 +61,17 @@ enum DeviceError {
 }
 
 impl DeviceKeeper {
-    pub(super) const fn new(attachments: Attachments, overrides: InterfaceOverrides) -> Self {
+    /// `roles` are those of the records that an earlier agent wrote.
+    pub(super) fn new(
+        attachments: Attachments,
+        overrides: InterfaceOverrides,
+        roles: &BTreeMap<u32, device::Role>,
+    ) -> Self {
         Self {
             attachments,
             overrides,
             records: BTreeMap::new(),
+            earlier: roles.keys().copied().collect(),
             problems: BTreeMap::new(),
             roles: Vec::new(),
         }
@@ -123,11 +131,12 @@ impl DeviceKeeper {
                 why: one.why.to_owned(),
             })
             .collect();
-        let superfluous: Vec<u32> = self
+        let superfluous: BTreeSet<u32> = self
             .attachments
             .devices()
             .map(|(index, _)| index)
             .chain(self.records.keys().copied())
+            .chain(std::mem::take(&mut self.earlier))
             .filter(|index| !wanted.contains_key(index))
             .collect();
         for index in superfluous {
@@ -135,6 +144,7 @@ impl DeviceKeeper {
                 Ok(()) => tracing::info!(index, "detached from a device"),
                 Err(error) => {
                     problems.insert(index, format!("device {index}: {error}"));
+                    self.earlier.insert(index);
                 }
             }
         }

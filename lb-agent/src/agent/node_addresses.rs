@@ -32,8 +32,9 @@ impl NodeAddressKeeper {
         self.problem.as_ref()
     }
 
-    /// Writes what differs. New addresses come first: one that moves to another device is never
-    /// unknown. False if something failed and should be tried again.
+    /// Writes what differs. What is gone comes first, so that a full table has room for what is new;
+    /// an address that moves to another device is not gone. False if something failed and should be
+    /// tried again.
     pub(super) fn keep(
         &mut self,
         dataplane: &mut impl Dataplane,
@@ -58,16 +59,16 @@ impl NodeAddressKeeper {
         dataplane: &mut impl Dataplane,
         wanted: &BTreeMap<MappedAddress, NodeAddress>,
     ) -> Result<(), DataplaneError> {
+        let gone = self.written.keys().filter(|it| !wanted.contains_key(*it));
+        for address in gone.copied().collect::<Vec<_>>() {
+            dataplane.apply(&Write::RemoveNodeAddress { address })?;
+            self.written.remove(&address);
+        }
         for (&address, &value) in wanted {
             if self.written.get(&address) != Some(&value) {
                 dataplane.apply(&Write::SetNodeAddress { address, value })?;
                 self.written.insert(address, value);
             }
-        }
-        let gone = self.written.keys().filter(|it| !wanted.contains_key(*it));
-        for address in gone.copied().collect::<Vec<_>>() {
-            dataplane.apply(&Write::RemoveNodeAddress { address })?;
-            self.written.remove(&address);
         }
         Ok(())
     }
@@ -168,7 +169,8 @@ mod tests {
         assert!(!keep(&mut keeper, &mut memory, &many));
         let problem = keeper.problem().unwrap();
         assert!(problem.contains("NODE_ADDRESSES"), "{problem}");
-        assert!(keep(&mut keeper, &mut memory, &many[..3]));
+        // What is new finds the room of what is gone.
+        assert!(keep(&mut keeper, &mut memory, &many[1..]));
         assert_eq!(keeper.problem(), None);
         assert_eq!(memory.node_addresses.len(), 3);
     }

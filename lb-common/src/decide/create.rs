@@ -9,9 +9,9 @@
 
 use super::side::Side;
 use super::{Next, Step, Verdict, Workspace, event, refuse_address};
-use crate::conntrack::{self, State};
+use crate::conntrack::{self, Event, State};
 use crate::family::Family;
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Found, Placed, Placement};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
@@ -21,6 +21,7 @@ use crate::rewrite::Rewrite;
 use crate::room::Room;
 use crate::select::{self, Choice};
 use crate::table::device::Role;
+use crate::table::frontend::FrontendKind;
 use crate::table::region::WhenEmpty;
 use crate::table::source_range::SourceRangeKey;
 use crate::tables::Tables;
@@ -59,6 +60,14 @@ pub(super) fn choose<F: Family, S: Side>(
     let Some(frontend) = lookup::frontend(tables, &tuple) else {
         return Step::done(refuse_address::<F>(tuple.destination, tables));
     };
+    // A node port is also a port of this node: what is not the first segment of a connection may be
+    // the answer to one that the node itself, or its masquerade, began from there.
+    if frontend.kind() == Some(FrontendKind::NodePort)
+        && tuple.protocol == Protocol::Tcp
+        && event(tuple.protocol, tcp_flags) != Event::Syn
+    {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
     let (index, client) = (frontend.service_index(), tuple.source);
     if frontend.has_source_ranges() {
         let client = SourceRangeKey::client(index, F::mapped(client));
