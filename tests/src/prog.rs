@@ -47,6 +47,18 @@ impl Outcome {
         assert_eq!(self.flows, *flows);
         assert_eq!(self.notes, []);
     }
+
+    /// The packet ended with `code`, for `reason`, and nothing else changed.
+    ///
+    /// # Panics
+    ///
+    /// Otherwise.
+    #[track_caller]
+    pub fn expect_end(&self, code: Code, reason: Reason) {
+        assert_eq!((self.ended.code, self.ended.reason), (code, reason));
+        assert_eq!(self.flows, BTreeSet::new());
+        assert_eq!(self.notes, []);
+    }
 }
 
 /// The host's tables and the kernel's, kept equal.

@@ -25,7 +25,7 @@ use lb_tests::host::{self, Code};
 use lb_tests::outside::{self, second_pair, source_of};
 use lb_tests::packets;
 use lb_tests::packets::diff::assert_same;
-use lb_tests::prog::{Bench, Outcome};
+use lb_tests::prog::Bench;
 use lb_tests::tables::DEVICE;
 
 const IN: (Role, Hook) = (Role::Uplink, Hook::Ingress);
@@ -125,13 +125,6 @@ impl Passing {
         let states = [answered, established];
         self.pass(frames.each_ref().map(Vec::as_slice), false, states);
     }
-}
-
-#[track_caller]
-fn ends(outcome: &Outcome, code: Code, reason: Reason) {
-    assert_eq!((outcome.ended.code, outcome.ended.reason), (code, reason));
-    assert_eq!(outcome.flows, BTreeSet::new());
-    assert_eq!(outcome.notes, []);
 }
 
 #[test]
@@ -257,11 +250,9 @@ fn without_an_address_of_its_family_nothing_from_outside_leaves_again() {
         let request = first(protocol, client, outside::dialled(place)[0]).build();
         let _begun = bench.send_at(IN, &request);
         let forwarded = first(protocol, client, place.backend(protocol)).build();
-        ends(
-            &bench.send_at(OUT, &forwarded),
-            Code::Drop,
-            Reason::NoSourceAddress,
-        );
+        bench
+            .send_at(OUT, &forwarded)
+            .expect_end(Code::Drop, Reason::NoSourceAddress);
     });
 }
 

@@ -24,13 +24,6 @@ use lb_tests::prog::{Bench, Outcome};
 
 const IN: (Role, Hook) = (Role::Uplink, Hook::Ingress);
 
-#[track_caller]
-fn ends(outcome: &Outcome, code: Code, reason: Reason) {
-    assert_eq!((outcome.ended.code, outcome.ended.reason), (code, reason));
-    assert_eq!(outcome.flows, BTreeSet::new());
-    assert_eq!(outcome.notes, []);
-}
-
 #[test]
 fn a_service_without_endpoints_refuses_and_policy_and_ranges_drop() {
     each(|place, protocol| {
@@ -54,7 +47,7 @@ fn a_service_without_endpoints_refuses_and_policy_and_ranges_drop() {
             (place.client(), outside::balancer(place, 14), by_range),
         ] {
             let frame = first(protocol, source, dialled).build();
-            ends(&bench.send_at(IN, &frame), code, reason);
+            bench.send_at(IN, &frame).expect_end(code, reason);
             if reason == Reason::NoEndpoints {
                 let outcome = bench.send_at(IN, &frame);
                 assert_eq!(answered_to(&outcome, place), (dialled.ip(), source.ip()));
@@ -62,11 +55,9 @@ fn a_service_without_endpoints_refuses_and_policy_and_ranges_drop() {
         }
         // From a pod's own device the ranges hold, too.
         let frame = first(protocol, place.client(), outside::balancer(place, 14)).build();
-        ends(
-            &bench.send(Hook::Ingress, &frame),
-            Code::Drop,
-            Reason::SourceRange,
-        );
+        bench
+            .send(Hook::Ingress, &frame)
+            .expect_end(Code::Drop, Reason::SourceRange);
     });
 }
 
@@ -177,9 +168,9 @@ fn unknown_ports_of_a_cluster_address_are_refused_and_unallocated_ones_dropped_f
         let client = outside::client(place);
         let unknown = SocketAddr::new(place.service(10), 81);
         let outcome = bench.send_at(IN, &first(protocol, client, unknown).build());
-        ends(&outcome, Code::Redirect, Reason::UnknownPort);
+        outcome.expect_end(Code::Redirect, Reason::UnknownPort);
         let nobody = SocketAddr::new(place.service(99), 80);
         let outcome = bench.send_at(IN, &first(protocol, client, nobody).build());
-        ends(&outcome, Code::Drop, Reason::UnallocatedAddress);
+        outcome.expect_end(Code::Drop, Reason::UnallocatedAddress);
     });
 }
