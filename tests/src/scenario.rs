@@ -153,6 +153,39 @@ macro_rules! checks {
     };
 }
 
+/// Makes a module with a test for each shape in which CNIs connect pods, which calls `check` with it.
+#[macro_export]
+macro_rules! in_every_shape {
+    ($name:ident, $check:expr) => {
+        mod $name {
+            use super::*;
+            use $crate::lab::CniShape;
+
+            #[test]
+            fn with_routed_veths() {
+                ($check)(CniShape::Routed);
+            }
+
+            #[test]
+            fn on_a_bridge() {
+                ($check)(CniShape::Bridge { br_netfilter: true });
+            }
+
+            #[test]
+            fn on_a_bridge_without_br_netfilter() {
+                ($check)(CniShape::Bridge {
+                    br_netfilter: false,
+                });
+            }
+
+            #[test]
+            fn over_vxlan() {
+                ($check)(CniShape::Vxlan);
+            }
+        }
+    };
+}
+
 /// Stops and cleans up a stage, and checks that it leaves no namespace either.
 pub fn finish(stage: Stage, foreign: &Foreign) -> Result<()> {
     let Stage {

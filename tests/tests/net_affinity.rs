@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     checks, clock,
     cluster::{Endpoint, Service},
-    lab::CniShape,
+    in_every_shape,
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, on_one_stage},
     traffic::{self, Transport},
 };
@@ -36,15 +36,9 @@ const CHECKS: &[Check] = checks![
     affinity_outlives_the_agent,
 ];
 
-#[test]
-fn clients_keep_their_endpoints_with_routed_veths() {
-    on_one_stage(CniShape::Routed, CHECKS);
-}
-
-#[test]
-fn clients_keep_their_endpoints_on_a_bridge() {
-    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
-}
+in_every_shape!(clients_keep_their_endpoints, |shape| on_one_stage(
+    shape, CHECKS
+));
 
 /// A Service with three endpoints.
 fn service(stage: &Stage, name: &str, host: u8) -> Service {

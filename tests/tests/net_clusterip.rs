@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     checks,
     cluster::{Condition, Endpoint, Service},
-    lab::{CniShape, address},
+    in_every_shape,
+    lab::address,
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, check_share, on_one_stage},
     traffic::{
         self, Load, LongFlow, Pong, Transport, UdpClient, ask_udp, bulk_echo, ping, refusal,
@@ -48,30 +49,7 @@ const CHECKS: &[Check] = checks![
     a_smaller_mtu_on_the_path_does_not_stall_a_stream,
 ];
 
-#[test]
-fn services_work_with_routed_veths() {
-    on_one_stage(CniShape::Routed, CHECKS);
-}
-
-#[test]
-fn services_work_on_a_bridge() {
-    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
-}
-
-#[test]
-fn services_work_on_a_bridge_without_br_netfilter() {
-    on_one_stage(
-        CniShape::Bridge {
-            br_netfilter: false,
-        },
-        CHECKS,
-    );
-}
-
-#[test]
-fn services_work_over_vxlan() {
-    on_one_stage(CniShape::Vxlan, CHECKS);
-}
+in_every_shape!(services_work, |shape| on_one_stage(shape, CHECKS));
 
 /// Nobody has sent anything on this stage: the node's neighbour entries are yet to be made, and the
 /// paths of these flows are chosen without them.

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use lb_tests::{
     checks, clock,
     cluster::{Endpoint, Service},
-    lab::CniShape,
+    in_every_shape,
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, on_one_stage},
     traffic::{Pong, Transport, ping},
 };
@@ -29,15 +29,9 @@ const CHECKS: &[Check] = checks![
     a_pod_reaches_endpoints_elsewhere_whatever_the_external_policy,
 ];
 
-#[test]
-fn pods_dial_external_addresses_with_routed_veths() {
-    on_one_stage(CniShape::Routed, CHECKS);
-}
-
-#[test]
-fn pods_dial_external_addresses_on_a_bridge() {
-    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
-}
+in_every_shape!(pods_dial_external_addresses, |shape| on_one_stage(
+    shape, CHECKS
+));
 
 /// The Service with further lines in its `spec` and a `status`.
 fn yaml(service: &Service, spec: &str, balancer: &[&str]) -> String {

@@ -6,35 +6,18 @@
 )]
 
 use lb_tests::{
+    in_every_shape,
     lab::CniShape,
     matrix::{Selected, not_running, run},
 };
 
 #[track_caller]
 fn check(shape: CniShape) {
+    if shape == CniShape::Routed {
+        eprint!("cells that do not run:\n{}", not_running());
+    }
     let outcome = run(Selected::from_environment(), shape);
     outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
 }
 
-#[test]
-fn the_matrix_holds_with_routed_veths() {
-    eprint!("cells that do not run:\n{}", not_running());
-    check(CniShape::Routed);
-}
-
-#[test]
-fn the_matrix_holds_on_a_bridge() {
-    check(CniShape::Bridge { br_netfilter: true });
-}
-
-#[test]
-fn the_matrix_holds_on_a_bridge_without_br_netfilter() {
-    check(CniShape::Bridge {
-        br_netfilter: false,
-    });
-}
-
-#[test]
-fn the_matrix_holds_over_vxlan() {
-    check(CniShape::Vxlan);
-}
+in_every_shape!(the_matrix_holds, check);

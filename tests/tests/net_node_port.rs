@@ -12,6 +12,7 @@ use lb_tests::{
     checks, clock,
     cluster::{Endpoint, Exposure, Policy, Service, sockets},
     command::ip,
+    in_every_shape,
     lab::{CniShape, UPLINK, address},
     leak::Foreign,
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, finish},
@@ -38,15 +39,10 @@ const CHECKS: &[Check] = checks![
     the_roles_of_devices_are_shown_with_their_reasons,
 ];
 
-#[test]
-fn clients_from_outside_are_served_through_changes_with_routed_veths() {
-    on_stage_with_outside(CniShape::Routed);
-}
-
-#[test]
-fn clients_from_outside_are_served_through_changes_over_vxlan() {
-    on_stage_with_outside(CniShape::Vxlan);
-}
+in_every_shape!(
+    clients_from_outside_are_served_through_changes,
+    on_stage_with_outside
+);
 
 #[track_caller]
 fn on_stage_with_outside(shape: CniShape) {

@@ -6,9 +6,7 @@
 
 use anyhow::{Result, ensure};
 use lb_tests::{
-    checks,
-    lab::CniShape,
-    leak,
+    checks, in_every_shape, leak,
     scenario::{Check, PORT, Stage, on_one_stage},
     traffic::{FlowReport, Load, LongFlow, Transport},
 };
@@ -62,30 +60,7 @@ const CHECKS: &[Check] = checks![
     what_changed_while_no_agent_ran_is_caught_up_with,
 ];
 
-#[test]
-fn agents_come_and_go_with_routed_veths() {
-    on_one_stage(CniShape::Routed, CHECKS);
-}
-
-#[test]
-fn agents_come_and_go_on_a_bridge() {
-    on_one_stage(CniShape::Bridge { br_netfilter: true }, CHECKS);
-}
-
-#[test]
-fn agents_come_and_go_on_a_bridge_without_br_netfilter() {
-    on_one_stage(
-        CniShape::Bridge {
-            br_netfilter: false,
-        },
-        CHECKS,
-    );
-}
-
-#[test]
-fn agents_come_and_go_over_vxlan() {
-    on_one_stage(CniShape::Vxlan, CHECKS);
-}
+in_every_shape!(agents_come_and_go, |shape| on_one_stage(shape, CHECKS));
 
 fn an_agent_killed_and_restarted_under_load_harms_nothing(stage: &mut Stage) -> Result<()> {
     let traffic = Traffic::start(stage)?;
