@@ -12,17 +12,20 @@ use lb_common::verdict::Reason;
 use lb_tests::{
     checks, clock,
     cluster::{Endpoint, Exposure, Service},
-    lab::CniShape,
-    scenario::{Check, PORT, Stage, TARGET, on_stage},
-    traffic::{self, TcpLine, Transport},
+    command,
+    lab::{CniShape, address},
+    scenario::{Check, PORT, Stage, on_stage},
+    traffic::{self, TcpLine, TcpServer, Transport},
 };
 use serde_json::Value;
 
 /// SYNs that the datapath has to have taken for the first packets of flows.
 const SYNS: u64 = 1_000_000;
 /// Those among them, of each family, that are sent to the Service that the connections are with, whose
-/// endpoints are mostly on other nodes: each costs a search for a port where none is free.
+/// endpoints answer and are mostly on other nodes: soon no port is free towards them.
 const SHARED_SYNS: u64 = 50_000;
+/// The port of an endpoint that answers no forged client.
+const DEAF_TARGET: u16 = 8082;
 /// SYNs that are sent between two looks.
 const STEP: u32 = 25_000;
 /// Connections of each family; those of IPv4 and IPv6 are in tables of their own.
@@ -60,7 +63,7 @@ fn a_million_syns_take_nothing_from_a_thousand_connections(stage: &mut Stage) ->
     );
     let (maps, agent) = (map_sizes(stage)?, agent_memory(stage)?);
 
-    let near = near(stage)?;
+    let (_server, near) = near(stage)?;
     for (both, wanted) in [
         (stage.at_node(1), SHARED_SYNS),
         (near, SYNS / 2 - SHARED_SYNS),
@@ -89,19 +92,34 @@ fn a_million_syns_take_nothing_from_a_thousand_connections(stage: &mut Stage) ->
     lines.into_iter().try_for_each(TcpLine::reset)
 }
 
-/// A Service with one endpoint, which is on node 1, and its node port there.
-fn near(stage: &Stage) -> Result<[SocketAddr; 2]> {
-    let endpoint = Endpoint::of(stage.cluster.lab.pod("web-1"));
+/// A Service with one endpoint, which is on node 1 and takes no notice of who does not exist, and its
+/// node port there. So most of the flood costs the test no answers.
+fn near(stage: &Stage) -> Result<(TcpServer, [SocketAddr; 2])> {
+    let pod = stage.cluster.lab.pod("web-1");
     let exposure = Exposure::everywhere(70);
     let port = exposure.node_port.context("a node port")?;
-    let service = Service::new("near", 70).on(PORT, TARGET).to([endpoint]);
-    stage.cluster.manifests.write(&service.exposed(exposure))?;
+    let service = Service::new("near", 70).on(PORT, DEAF_TARGET);
+    let service = service.to([Endpoint::of(pod)]).exposed(exposure);
+    let deaf = format!(
+        "table inet deaf {{
+            chain input {{
+                type filter hook prerouting priority raw;
+                ip saddr {} tcp dport {DEAF_TARGET} drop
+                ip6 saddr {} tcp dport {DEAF_TARGET} drop
+            }}
+        }}\n",
+        address::FORGED_V4,
+        address::FORGED_V6,
+    );
+    command::run(pod.ns.command("nft")?.args(["-f", "-"]), &deaf)?;
+    let server = TcpServer::start(&pod.ns, "web-1", DEAF_TARGET)?;
+    stage.cluster.manifests.write(&service)?;
     let addresses = stage.cluster.lab.node(1).addresses();
     let sockets = addresses.map(|address| SocketAddr::new(address, port));
     for address in sockets {
         stage.await_served(address)?;
     }
-    Ok(sockets)
+    Ok((server, sockets))
 }
 
 /// Sends SYNs until `wanted` of them have begun a flow; how many that took. A tenth of the connections

@@ -36,6 +36,13 @@ fn streams_recover_with_routed_veths() {
     on_stage(CniShape::Routed, stage, CHECKS);
 }
 
+/// The tunnel itself has no router that could say anything but the node.
+#[test]
+fn streams_recover_over_vxlan() {
+    let stage = Stage::build_with_outside(CniShape::Vxlan, "", |_lab| Ok(()));
+    on_stage(CniShape::Vxlan, stage, &CHECKS[..2]);
+}
+
 /// A Service with one endpoint, and its node port at node 1; no host remembers what it has learnt of
 /// paths before.
 fn expose(stage: &Stage, pod: &str, number: u8) -> Result<(Service, [SocketAddr; 2])> {

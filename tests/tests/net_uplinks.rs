@@ -7,13 +7,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_tests::{
-    checks,
+    checks, clock,
     cluster::sockets,
     lab::{CniShape, Lab, SECOND_UPLINK, UPLINK, Way, address},
-    scenario::{Check, NODE_PORT, PORT, Stage, on_stage},
-    traffic::{TcpLine, Transport, ask_udp_whole, bulk_echo},
+    scenario::{Check, NODE_PORT, PORT, PROPAGATION, Stage, on_stage},
+    traffic::{LongFlow, TcpLine, Transport, ask_udp_whole, bulk_echo},
 };
 
 /// Bytes of a packet on every wire of the lab.
@@ -22,8 +22,8 @@ const JUMBO: u16 = 9000;
 const PAYLOAD: usize = 8800;
 /// The least that a segment carries where every wire is that wide: 40 bytes of IPv6, 20 of TCP, options.
 const SEGMENT: u32 = 8900;
-/// Connections that meet local and remote endpoints: one kind is missed once in 10^6 runs at most.
-const ATTEMPTS: usize = 36;
+/// Connections within which each of three endpoints has had one, but for one run in 10^10.
+const ATTEMPTS: usize = 60;
 
 const CHECKS: &[Check] = checks![
     both_devices_are_uplinks,
@@ -41,13 +41,14 @@ fn two_uplinks_and_jumbo_frames_with_routed_veths() {
 fn two_uplinks_and_jumbo_frames_by_filters_on_a_bridge() {
     let shape = CniShape::Bridge { br_netfilter: true };
     let stage = Stage::build_with_outside(shape, "attachment: Clsact\n", prepare);
-    let mut checks = vec![FILTERS];
-    checks.extend(CHECKS);
-    on_stage(shape, stage, &checks);
+    on_stage(shape, stage, &[FILTERS, CHECKS].concat());
 }
 
 /// What only the second stage can show.
-const FILTERS: Check = checks![programs_are_in_filters_and_on_no_tcx_hook][0];
+const FILTERS: &[Check] = checks![
+    programs_are_in_filters_and_on_no_tcx_hook,
+    flows_by_filters_outlive_the_agent,
+];
 
 fn prepare(lab: &mut Lab) -> Result<()> {
     lab.add_second_wire(1)?;
@@ -61,6 +62,30 @@ fn programs_are_in_filters_and_on_no_tcx_hook(stage: &mut Stage) -> Result<()> {
     let filters = lb_tests::leak::filter_programs(lab)?;
     // Two programs of each role for each of the three agents.
     ensure!(filters.len() == 12, "{} programs in filters", filters.len());
+    Ok(())
+}
+
+fn flows_by_filters_outlive_the_agent(stage: &mut Stage) -> Result<()> {
+    let outside = &stage.cluster.lab.outside().ns;
+    let mut flows = Vec::new();
+    for address in stage.at_node(1) {
+        for transport in Transport::ALL {
+            flows.push(LongFlow::start(outside, address, transport)?);
+        }
+    }
+    stage.cluster.crash_agent(1)?;
+    stage.cluster.await_agents()?;
+    for flow in flows {
+        let before = flow.exchanges();
+        clock::eventually("a flow goes on", PROPAGATION, || {
+            Ok((flow.exchanges() > before).then_some(()))
+        })?;
+        let report = flow.stop()?;
+        ensure!(
+            report.failure.is_none() && report.longest_stall < Duration::from_secs(1),
+            "{report:?}"
+        );
+    }
     Ok(())
 }
 
@@ -149,20 +174,24 @@ fn expect_ways([before, after]: [[[u64; 2]; 2]; 2], request: Way, answer: Way) -
     Ok(())
 }
 
+/// Asks until each of the three endpoints has answered.
+fn meet_all(mut ask: impl FnMut() -> Result<String>) -> Result<()> {
+    let mut met = BTreeSet::new();
+    for _ in 0..ATTEMPTS {
+        met.insert(ask()?);
+        if met.len() == 3 {
+            return Ok(());
+        }
+    }
+    bail!("only {met:?} answered")
+}
+
 /// By TCP and UDP every endpoint answers, and streams of both directions pass to each.
 fn reach_everybody(stage: &Stage, address: SocketAddr) -> Result<()> {
     let outside = &stage.cluster.lab.outside().ns;
     for transport in Transport::ALL {
-        let mut met = BTreeSet::new();
-        for _ in 0..ATTEMPTS {
-            let greeting = stage.ask_from_outside(address, transport);
-            met.insert(
-                greeting
-                    .with_context(|| format!("{transport} {address}"))?
-                    .server,
-            );
-        }
-        ensure!(met.len() == 3, "{transport} {address}: only {met:?}");
+        meet_all(|| Ok(stage.ask_from_outside(address, transport)?.server))
+            .with_context(|| format!("{transport} {address}"))?;
     }
     for _ in 0..4 {
         let took = bulk_echo(outside, address, 1 << 20)?;
@@ -179,11 +208,8 @@ fn packets_of_nine_thousand_bytes_pass_whole(stage: &mut Stage) -> Result<()> {
     for (request, answer) in [(Way::First, Way::Second), (Way::Second, Way::First)] {
         set_ways(stage, request, answer)?;
         for address in dialled(stage, request)? {
-            let mut met = BTreeSet::new();
-            for _ in 0..ATTEMPTS {
-                met.insert(ask_udp_whole(outside, address, PAYLOAD)?.server);
-            }
-            ensure!(met.len() == 3, "{address}: only {met:?}");
+            meet_all(|| Ok(ask_udp_whole(outside, address, PAYLOAD)?.server))
+                .with_context(|| format!("whole datagrams to {address}"))?;
             let line = TcpLine::open(outside, address, None)?;
             let size = line.segment_size()?;
             ensure!(size >= SEGMENT, "{address}: segments of {size} bytes");

@@ -1,6 +1,10 @@
 //! What a path can be like: wide, narrow at a place, losing and reordering packets.
 
-use std::{fs, net::IpAddr, process::Command};
+use std::{
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -18,6 +22,11 @@ use crate::{
 const SLOW: &str = "slow0";
 /// Hardware addresses of its ends: the router's, the client's.
 const SLOW_MACS: [&str; 2] = ["02:00:00:00:51:01", "02:00:00:00:51:02"];
+/// What its ends are called by IPv6, though nobody is asked for it.
+const SLOW_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x51, 1),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x51, 2),
+];
 /// The routing table of what takes the slow link.
 const SLOW_TABLE: u8 = 51;
 /// What packets are marked with that take it.
@@ -175,17 +184,20 @@ impl Outside {
         )?;
         ip(client, &format!("link set {SLOW} up\n"))?;
         command::await_device(router, SLOW)?;
-        for (ns, gateway, mac) in [
-            (&self.router, [self.v4.into(), self.v6.into()], client_mac),
+        // Of IPv6 the kernel takes no gateway of a network that another device has.
+        let ends: [(_, [IpAddr; 2], _); 2] = [
+            (
+                &self.router,
+                [self.v4.into(), SLOW_V6[1].into()],
+                client_mac,
+            ),
             (
                 &self.ns,
-                [
-                    IpAddr::from(address::outside_v4(1)),
-                    address::outside_v6(1).into(),
-                ],
+                [address::outside_v4(1).into(), SLOW_V6[0].into()],
                 router_mac,
             ),
-        ] {
+        ];
+        for (ns, gateway, mac) in ends {
             ns.sysctl(&[
                 ("net/ipv4/conf/all/rp_filter", "0"),
                 (&format!("net/ipv4/conf/{SLOW}/rp_filter"), "0"),
@@ -262,8 +274,9 @@ fn slow_way(ns: &Namespace, gateways: [IpAddr; 2], mac: &str) -> Result<()> {
             "neigh replace {gateway} lladdr {mac} dev {SLOW} nud permanent"
         ))?;
         run(&format!("rule add fwmark {SLOW_MARK} table {SLOW_TABLE}"))?;
+        let onlink = if gateway.is_ipv4() { " onlink" } else { "" };
         run(&format!(
-            "route add default via {gateway} dev {SLOW} table {SLOW_TABLE} onlink"
+            "route add default via {gateway} dev {SLOW} table {SLOW_TABLE}{onlink}"
         ))?;
     }
     let mut tc = Command::new("tc");
