@@ -256,7 +256,7 @@ fn decide_at<F: Family, S: Side>(
             && error::quote(read, packet, &mut workspace.quote)
             && error::find::<F, S>(now, tables, workspace)
         {
-            error::decide(packet, workspace)
+            error::decide::<F, S>(packet, workspace)
         } else {
             portless::decide::<F, S>(packet, now, tables, workspace)
         };

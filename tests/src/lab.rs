@@ -31,7 +31,9 @@ pub mod address;
 mod firewall;
 mod node;
 mod outside;
+mod path;
 mod pod;
+mod second_wire;
 mod shape;
 mod turn;
 
@@ -39,7 +41,9 @@ use self::turn::Turn;
 pub use self::{
     node::{Node, TUNNEL, UPLINK},
     outside::Outside,
+    path::Damage,
     pod::Pod,
+    second_wire::{SECOND_UPLINK, Way},
     shape::CniShape,
 };
 

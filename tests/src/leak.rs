@@ -13,7 +13,7 @@ use crate::{
     cluster::{BPF_FS, PIN_PREFIX},
     command,
     lab::{Lab, Node},
-    ns,
+    ns::{self, Namespace},
 };
 
 /// How long the kernel may take to free a program after its last reference is gone.
@@ -35,6 +35,26 @@ pub fn attached_programs(lab: &Lab) -> Result<BTreeSet<u32>> {
         for device in devices(node)? {
             for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
                 ids.extend(programs_on(node, &device, hook)?);
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// The ids of all programs in clsact filters of the lab's nodes.
+pub fn filter_programs(lab: &Lab) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for node in lab.nodes() {
+        for device in devices(node)? {
+            for side in ["ingress", "egress"] {
+                let show = ["-n", node.ns.name(), "filter", "show", "dev", &device, side];
+                // A device without a clsact qdisc has no filters to show.
+                let text = command::output(Command::new("tc").args(show), "")?.stdout;
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let mut words = text.split_whitespace();
+                while words.any(|word| word == "id") {
+                    ids.extend(words.next().and_then(|id| id.parse::<u32>().ok()));
+                }
             }
         }
     }
@@ -110,7 +130,12 @@ pub fn check_namespaces(prefix: &str) -> Result<()> {
 
 /// The names of a node's devices.
 pub fn devices(node: &Node) -> Result<Vec<String>> {
-    let list = ["-n", node.ns.name(), "-brief", "link", "show"];
+    devices_of(&node.ns)
+}
+
+/// The names of the devices in a namespace.
+pub fn devices_of(ns: &Namespace) -> Result<Vec<String>> {
+    let list = ["-n", ns.name(), "-brief", "link", "show"];
     let listed = command::run(Command::new("ip").args(list), "")?;
     let names = listed
         .lines()

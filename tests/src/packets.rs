@@ -390,8 +390,9 @@ fn ports(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     .concat()
 }
 
-/// CRC-32C as RFC 9260 appendix A has it.
-fn crc32c(bytes: &[u8]) -> u32 {
+/// The CRC-32C of `bytes` (RFC 9260 appendix A), bit by bit; SCTP has it in little-endian order, with
+/// 0 in its own place.
+pub fn crc32c(bytes: &[u8]) -> u32 {
     let bit = |state: u32, _| state >> 1 ^ if state & 1 == 1 { 0x82f6_3b78 } else { 0 };
     !bytes.iter().fold(u32::MAX, |state, byte| {
         (0..8).fold(state ^ u32::from(*byte), bit)

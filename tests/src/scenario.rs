@@ -12,6 +12,10 @@ use crate::{
     traffic::{self, Greeting, TcpServer, Transport, UdpServer},
 };
 
+mod outside;
+
+pub use self::outside::NODE_PORT;
+
 /// The port that clients dial.
 pub const PORT: u16 = 80;
 /// The port that pods serve.
@@ -132,7 +136,17 @@ pub type Check = (&'static str, fn(&mut Stage) -> Result<()>);
 /// When anything of that fails; the ends of the agents' logs were printed before.
 #[track_caller]
 pub fn on_one_stage(shape: CniShape, checks: &[Check]) {
-    let outcome = Stage::build(shape).and_then(|mut stage| {
+    on_stage(shape, Stage::build(shape), checks);
+}
+
+/// [`on_one_stage`], on a stage that was built in another way.
+///
+/// # Panics
+///
+/// When it was not built, or anything fails on it.
+#[track_caller]
+pub fn on_stage(shape: CniShape, stage: Result<Stage>, checks: &[Check]) {
+    let outcome = stage.and_then(|mut stage| {
         for (name, check) in checks {
             let started = clock::now();
             check(&mut stage)

@@ -8,19 +8,26 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 use anyhow::{Context as _, Error};
 
 mod client;
+mod flood;
 mod flow;
+mod line;
 mod load;
 mod ping;
+pub mod sctp;
 mod server;
+mod whole;
 
 pub use self::{
     client::{
         Spread, UdpClient, ask_udp, bulk_echo, connect_once, connect_once_from, refusal, spread,
     },
+    flood::{DISTINCT, flood},
     flow::{FlowReport, LongFlow},
+    line::{TcpLine, open_with_data},
     load::{Load, LoadReport},
     ping::{Pong, ping},
     server::{TcpServer, UdpServer},
+    whole::ask_udp_whole,
 };
 
 /// The protocols that the lab's servers speak.

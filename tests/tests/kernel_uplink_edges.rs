@@ -111,7 +111,9 @@ fn errors_about_replies_reach_the_backend_as_it_knows_the_flow() {
         } = begun;
         let reply = |from, to| answer(protocol, from, to).build();
         let router = place.address(7, 7);
-        for (at_client, heard_from) in [(client.ip(), source.ip()), (router, router)] {
+        // This node's address stands for everybody whom the backend knows by it, as with a masquerade.
+        let heard_from = source.ip();
+        for at_client in [client.ip(), router] {
             let error = |from: IpAddr, to: SocketAddr, quoted: Vec<u8>| {
                 packets::unreachable(from, to.ip(), &quoted).build()
             };

@@ -14,9 +14,8 @@ use lb_tests::{
     command::ip,
     in_every_shape,
     lab::{CniShape, UPLINK, address},
-    leak::Foreign,
-    scenario::{Check, PORT, PROPAGATION, Stage, TARGET, finish},
-    traffic::{self, Greeting, LongFlow, Transport, bulk_echo, refusal},
+    scenario::{Check, NODE_PORT, PORT, PROPAGATION, Stage, TARGET, on_stage},
+    traffic::{LongFlow, Transport, bulk_echo, refusal},
 };
 
 /// How long a flow may wait for an answer, whatever changes around it.
@@ -25,8 +24,6 @@ const STALL: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(400);
 /// Exchanges that a flow makes while something is different.
 const EXCHANGES: u64 = 100;
-/// Node port of the Service `web`.
-const NODE_PORT: u16 = 30_001;
 /// A second address of node 1, which takes node ports too.
 const SECOND: [&str; 2] = ["10.200.0.101", "fd00:200::65"];
 
@@ -46,60 +43,8 @@ in_every_shape!(
 
 #[track_caller]
 fn on_stage_with_outside(shape: CniShape) {
-    let outcome = build(shape).and_then(|mut stage| {
-        for (name, check) in CHECKS {
-            let started = clock::now();
-            check(&mut stage)
-                .with_context(|| (*name).to_owned())
-                .inspect_err(|_| stage.cluster.print_diagnosis())?;
-            eprintln!("  {shape}: {name} ({:.1?})", started.elapsed());
-        }
-        finish(stage, &Foreign::default())
-    });
-    outcome.unwrap_or_else(|error| panic!("{shape}: {error:#}"));
-}
-
-/// The usual stage with a client outside, whose way to external addresses is node 1.
-fn build(shape: CniShape) -> Result<Stage> {
-    let mut stage = Stage::build_without_agents(shape)?;
-    let lab = &mut stage.cluster.lab;
-    lab.add_outside()?;
-    let networks = [[address::EXTERNAL_V4, address::EXTERNAL_V6]];
-    lab.outside().route(&networks, lab.node(1))?;
-    let nodes = [address::NODES_V4, address::NODES_V6].join("\", \"");
-    stage
-        .cluster
-        .set_config(&format!("services: {{nodePortAddresses: [\"{nodes}\"]}}\n"))?;
-    stage.web.exposure = Exposure::everywhere(1);
-    stage.cluster.manifests.write(&stage.web)?;
-    stage.start()?;
-    for address in at_node(&stage, 1) {
-        await_served(&stage, address)?;
-    }
-    Ok(stage)
-}
-
-/// The node port at both addresses of a node.
-fn at_node(stage: &Stage, node: u8) -> [SocketAddr; 2] {
-    let addresses = stage.cluster.lab.node(node).addresses();
-    addresses.map(|address| SocketAddr::new(address, NODE_PORT))
-}
-
-/// One connection or datagram from outside.
-fn ask(stage: &Stage, address: SocketAddr, transport: Transport) -> Result<Greeting> {
-    let outside = &stage.cluster.lab.outside().ns;
-    match transport {
-        Transport::Tcp => traffic::connect_once(outside, address),
-        Transport::Udp => traffic::ask_udp(outside, address, b"hello"),
-    }
-}
-
-fn await_served(stage: &Stage, address: SocketAddr) -> Result<()> {
-    let what = format!("{address} is served to clients from outside");
-    clock::eventually(&what, PROPAGATION, || {
-        Ok(ask(stage, address, Transport::Tcp).ok())
-    })?;
-    Ok(())
+    let stage = Stage::build_with_outside(shape, "", |_lab| Ok(()));
+    on_stage(shape, stage, CHECKS);
 }
 
 /// Waits until whoever dials `address` from outside hears nothing, or a refusal.
@@ -116,7 +61,7 @@ fn await_unserved(stage: &Stage, address: SocketAddr, expected: ErrorKind) -> Re
 fn open_flows(stage: &Stage) -> Result<Vec<LongFlow>> {
     let outside = &stage.cluster.lab.outside().ns;
     let mut flows = Vec::new();
-    for address in at_node(stage, 1) {
+    for address in stage.at_node(1) {
         for transport in Transport::ALL {
             for server in ["web-1", "web-2"] {
                 let what = format!("a {transport} flow to {server} through {address}");
@@ -186,7 +131,7 @@ fn flows_through_a_node_port_outlive_every_change_that_is_not_theirs(
 
 fn bulk_streams_pass_through_a_node_port(stage: &mut Stage) -> Result<()> {
     let outside = &stage.cluster.lab.outside().ns;
-    for address in at_node(stage, 1) {
+    for address in stage.at_node(1) {
         // Several, so that local and remote endpoints are both among them.
         for _ in 0..6 {
             let took = bulk_echo(outside, address, 4 << 20)?;
@@ -216,9 +161,9 @@ fn source_ranges_hold_for_everybody_and_can_be_changed(stage: &mut Stage) -> Res
     write(stage, &[address::OUTSIDE_V4, address::OUTSIDE_V6])?;
     let own = stage.cluster.lab.outside().addresses();
     for (address, own) in sockets(balancer, PORT).into_iter().zip(own) {
-        await_served(stage, address)?;
+        stage.await_served(address)?;
         for transport in Transport::ALL {
-            let greeting = ask(stage, address, transport)?;
+            let greeting = stage.ask_from_outside(address, transport)?;
             ensure!(
                 greeting.server == "web-1" && greeting.client.ip() == own,
                 "{greeting}, not web-1 {own}"
@@ -240,12 +185,12 @@ fn source_ranges_hold_for_everybody_and_can_be_changed(stage: &mut Stage) -> Res
     }
     let external = everyone.external.context("an external address")?;
     for address in sockets(external, PORT) {
-        ask(stage, address, Transport::Tcp)?;
+        stage.ask_from_outside(address, Transport::Tcp)?;
     }
     // Ranges of one family close the other.
     write(stage, &[address::OUTSIDE_V4])?;
     let [v4, v6] = sockets(balancer, PORT);
-    await_served(stage, v4)?;
+    stage.await_served(v4)?;
     await_unserved(stage, v6, ErrorKind::TimedOut)?;
     stage.cluster.manifests.remove(&service)?;
     Ok(())
@@ -262,7 +207,7 @@ fn an_address_takes_node_ports_as_long_as_the_node_has_it(stage: &mut Stage) -> 
         &format!("addr add {v4}/24 dev {UPLINK}\naddr add {v6}/64 dev {UPLINK} nodad\n"),
     )?;
     for address in second {
-        await_served(stage, address)?;
+        stage.await_served(address)?;
     }
     let outside = &stage.cluster.lab.outside().ns;
     let doomed = LongFlow::start(outside, second[0], Transport::Tcp)?;

@@ -9,7 +9,7 @@
 use super::side::Side;
 use super::{Action, Verdict, Workspace};
 use crate::family::Family;
-use crate::flow::{FlowEntry, FlowKey, Hook};
+use crate::flow::{Direction, FlowEntry, FlowKey, Hook};
 use crate::icmp::{self, QuotedPacket};
 use crate::id::Seconds;
 use crate::lookup::{self, AddressKind};
@@ -17,6 +17,7 @@ use crate::packet::PacketRead;
 use crate::parse::{Packet, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
+use crate::table::device::Role;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 
@@ -60,7 +61,10 @@ pub(super) fn find<F: Family, S: Side>(
 
 /// Decides about the ICMP error `packet`, which quotes a packet of the flow that [`find`] found.
 #[inline(never)]
-pub(super) fn decide<F: Family>(packet: &Packet<F>, workspace: &mut Workspace<F>) -> Verdict {
+pub(super) fn decide<F: Family, S: Side>(
+    packet: &Packet<F>,
+    workspace: &mut Workspace<F>,
+) -> Verdict {
     let (Some(quote), Some(found)) = (workspace.quote.get(), workspace.found.get()) else {
         return Verdict::pass(Reason::NotService);
     };
@@ -71,9 +75,15 @@ pub(super) fn decide<F: Family>(packet: &Packet<F>, workspace: &mut Workspace<F>
         key, translated, ..
     } = &found.entry;
     let tuple = &key.tuple;
-    // The error of the backend itself must come from where the client sent its packets; the address
-    // of a router on the way is the router's.
-    let source = if packet.source == tuple.source {
+    // Towards a backend that knows the client by an address of this node, all comes from there, as
+    // with the kernel's masquerade: at the end of a tunnel a reverse-path filter would take a router's
+    // address for a forged one.
+    let is_masqueraded = S::ROLE == Role::Uplink
+        && S::HOOK == Hook::Egress
+        && found.entry.direction == Direction::Original;
+    // Else the error of the backend itself must come from where the client sent its packets; the
+    // address of a router on the way is the router's.
+    let source = if is_masqueraded || packet.source == tuple.source {
         translated.source
     } else {
         packet.source

@@ -18,6 +18,15 @@ pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 0xfd
 pub const NODES_V4: &str = "10.200.0.0/24";
 /// All nodes, IPv6.
 pub const NODES_V6: &str = "fd00:200::/64";
+/// The second wire between a node and the router, IPv4.
+pub const SECOND_WIRE_V4: &str = "10.201.0.0/24";
+/// The second wire between a node and the router, IPv6.
+pub const SECOND_WIRE_V6: &str = "fd00:201::/64";
+/// Clients whom nobody can answer: the router drops what goes to them. Part of the network of the
+/// client outside, IPv4.
+pub const FORGED_V4: &str = "203.0.113.128/25";
+/// Clients whom nobody can answer. Part of the network of the client outside, IPv6.
+pub const FORGED_V6: &str = "2001:db8:203:0:f::/80";
 /// The network of the client outside, IPv4.
 pub const OUTSIDE_V4: &str = "203.0.113.0/24";
 /// The network of the client outside, IPv6.
@@ -75,6 +84,26 @@ pub const fn outside_v4(host: u8) -> Ipv4Addr {
 /// Host number `host` of the client's network outside.
 pub const fn outside_v6(host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, host as u16)
+}
+
+/// Host number `host` of the second wire.
+pub const fn second_wire_v4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 201, 0, host)
+}
+
+/// Host number `host` of the second wire.
+pub const fn second_wire_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x201, 0, 0, 0, 0, 0, host as u16)
+}
+
+/// Client number `host`, less than 128, of those whom nobody can answer.
+pub const fn forged_v4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, 128 + host % 128)
+}
+
+/// Client number `host` of those whom nobody can answer.
+pub const fn forged_v6(host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0xf, 0, 0, host as u16)
 }
 
 /// Host number `host` of the external addresses.

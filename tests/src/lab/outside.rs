@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// The router's device towards the client.
-const INNER: &str = "lan0";
+pub(super) const INNER: &str = "lan0";
 /// The router's device towards the fabric.
-const OUTER: &str = "wan0";
+pub(super) const OUTER: &str = "wan0";
 
 /// The world outside of the cluster.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ pub struct Outside {
     pub v4: Ipv4Addr,
     /// The client's address.
     pub v6: Ipv6Addr,
-    router: Namespace,
+    /// The router, which may be asked to do more than forward.
+    pub router: Namespace,
 }
 
 impl Outside {
@@ -49,6 +50,9 @@ impl Outside {
             ns.sysctl(node::NO_WAITING)?;
         }
         outside.router.sysctl(&[
+            // Whatever the way that packets come by: this is not the filter that is tested.
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/default/rp_filter", "0"),
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv6/conf/all/forwarding", "1"),
         ])?;
@@ -78,13 +82,17 @@ impl Outside {
                  link add {INNER} type veth peer name eth0 netns {client}\n\
                  link set {INNER} up\n\
                  addr add {}/24 dev {INNER}\n\
-                 addr add {}/64 dev {INNER} nodad\n",
+                 addr add {}/64 dev {INNER} nodad\n\
+                 route add blackhole {}\n\
+                 route add blackhole {}\n",
                 address::ROUTER_V4,
                 address::NODE_PREFIX_V4,
                 address::ROUTER_V6,
                 address::NODE_PREFIX_V6,
                 address::outside_v4(1),
                 address::outside_v6(1),
+                address::FORGED_V4,
+                address::FORGED_V6,
             ),
         )?;
         ip(
