@@ -1,16 +1,20 @@
 //! The devices of this network namespace and what each is to the datapath.
 //!
 //! Roles are found, not configured: [`classify()`] is a pure function of what rtnetlink tells
-//! ([`watch`]) and of the Node's addresses.
+//! ([`watch`]) and of the Node's addresses; [`grace`] keeps a role that is lost for a moment.
 
 pub mod classify;
+mod dump;
+pub mod grace;
+pub mod route;
 pub mod source;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub use classify::{Classified, Role, classify};
+pub use classify::{Classified, Criteria, Ground, Obstacle, Role, classify};
+pub use grace::Grace;
 pub use source::source_addresses;
 pub use watch::{InterfaceError, REREAD, Watcher};
 
@@ -23,6 +27,8 @@ pub enum Kind {
     Bridge,
     /// Encapsulates what is sent through it: vxlan, geneve, gre, ipip, wireguard and the like.
     Tunnel,
+    /// Leads nowhere: loopback, dummy. Its addresses are reached by other devices.
+    Local,
     /// Anything else.
     #[default]
     Other,
@@ -30,6 +36,10 @@ pub enum Kind {
 
 /// One device.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact by itself, as the kernel tells it"
+)]
 pub struct Device {
     /// Interface index.
     pub index: u32,
@@ -43,6 +53,12 @@ pub struct Device {
     pub master: Option<u32>,
     /// Its addresses, those last that new flows should not use (tentative or deprecated ones).
     pub addresses: Vec<IpAddr>,
+    /// Those of its addresses whose network has room for others: neighbours are on this link.
+    pub on_link: Vec<IpAddr>,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Whether its packets come without an Ethernet header, which the programs do not read.
+    pub lacks_ethernet: bool,
     /// Whether a default route leaves by it.
     pub has_default_route: bool,
 }

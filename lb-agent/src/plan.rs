@@ -85,6 +85,8 @@ pub struct NodeView<'a> {
     pub zone: Option<&'a str>,
     /// The addresses of the Node object, the primary one of each family first.
     pub addresses: &'a [IpAddr],
+    /// The addresses of this machine's devices, which the Node object may not all have.
+    pub device_addresses: &'a [IpAddr],
     /// The cluster's service networks: network address and prefix length.
     pub service_cidrs: &'a [(IpAddr, u8)],
 }

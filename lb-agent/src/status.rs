@@ -47,7 +47,7 @@ pub struct AgentStatus {
     /// How the API server is; `None` where it is not the source.
     #[serde(default)]
     pub api: Option<ApiStatus>,
-    /// The devices that have a role, and why.
+    /// The devices that have a role or should have one, and why.
     #[serde(default)]
     pub devices: Vec<DeviceRole>,
     /// Writes that failed and are tried again.
@@ -56,13 +56,17 @@ pub struct AgentStatus {
     pub problems: Vec<String>,
 }
 
-/// Why a device has its role; which one that is, `DEVICES` says.
+/// Why a device has its role; which one that is, `DEVICES` says. One that should have a role and
+/// cannot have it is here too.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DeviceRole {
     /// Interface index.
     pub index: u32,
     /// In words that follow the device's name.
     pub why: String,
+    /// Why it cannot have the role that it should have.
+    #[serde(default)]
+    pub obstacle: Option<String>,
 }
 
 /// How the API server is.

@@ -314,6 +314,7 @@ impl Objects for ModelObjects<'_> {
             name: self.0.node_name(),
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            device_addresses: &[],
             service_cidrs: self.0.service_cidrs(),
         }
     }

@@ -341,6 +341,7 @@ impl Objects for Held<'_> {
             name: NODE,
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            device_addresses: &[],
             service_cidrs: self.0.service_cidrs(),
         }
     }

@@ -2,18 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::table::device::{self, DeviceRecord};
 
 use super::Agent;
+use super::node_addresses::local;
 use super::objects::ModelObjects;
 use super::timers::now;
+use crate::clock;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
-use crate::interfaces::{Classified, Devices, Role, Watcher, classify, source_addresses};
+use crate::interfaces::{
+    Classified, Criteria, Devices, Grace, Role, Watcher, classify, source_addresses,
+};
+use crate::plan::source_ranges::contains;
 use crate::settings::InterfaceOverrides;
 use crate::status::DeviceRole;
 
@@ -29,10 +34,28 @@ pub(super) struct DeviceKeeper {
     records: BTreeMap<u32, DeviceRecord>,
     /// Devices of which an earlier agent wrote a record, until they are looked at.
     earlier: BTreeSet<u32>,
+    /// Keeps roles that are lost for a moment.
+    grace: Grace,
+    /// When a role that is kept for a moment ends.
+    grace_ends: Option<Instant>,
     /// Devices whose programs are not as they should be, and why.
     problems: BTreeMap<u32, String>,
-    /// Devices that have a role, and why they have it.
+    /// Devices that should have a role and cannot have it, and why.
+    obstacles: BTreeMap<u32, String>,
+    /// Devices that have a role or should have one, and why.
     roles: Vec<DeviceRole>,
+}
+
+/// What the devices are judged by.
+pub(super) struct Site<'a> {
+    /// All of them.
+    pub(super) devices: &'a Devices,
+    /// The Node's addresses.
+    pub(super) node_addresses: &'a [IpAddr],
+    /// The addresses that take node ports.
+    pub(super) node_ports: &'a BTreeSet<IpAddr>,
+    /// The time.
+    pub(super) now: Instant,
 }
 
 /// A device that should have programs.
@@ -72,7 +95,10 @@ impl DeviceKeeper {
             overrides,
             records: BTreeMap::new(),
             earlier: roles.keys().copied().collect(),
+            grace: Grace::new(roles.iter().map(|(&index, &role)| (index, found(role)))),
+            grace_ends: None,
             problems: BTreeMap::new(),
+            obstacles: BTreeMap::new(),
             roles: Vec::new(),
         }
     }
@@ -87,12 +113,17 @@ impl DeviceKeeper {
         self.attachments.devices().count()
     }
 
-    /// One line for each device whose programs are not as they should be.
+    /// One line for each device whose programs are not as they should be, or that cannot have any.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.problems.values()
+        self.problems.values().chain(self.obstacles.values())
     }
 
-    /// Devices that have a role, and why.
+    /// When a role that is kept for a moment ends.
+    pub(super) const fn grace_ends(&self) -> Option<Instant> {
+        self.grace_ends
+    }
+
+    /// Devices that have a role or should have one, and why.
     pub(super) fn roles(&self) -> &[DeviceRole] {
         &self.roles
     }
@@ -103,11 +134,12 @@ impl DeviceKeeper {
         &mut self,
         loaded: &mut Loaded,
         dataplane: &mut BpfDataplane,
-        devices: &Devices,
-        node_addresses: &[IpAddr],
+        site: &Site<'_>,
     ) -> bool {
         let mut problems = BTreeMap::new();
-        let wanted = self.wanted(devices, node_addresses);
+        let found = self.found(site);
+        self.report(&found, site.devices);
+        let wanted = wanted(&found, site);
         for (&index, one) in &wanted {
             match self.ensure(loaded, dataplane, index, one.record) {
                 Ok(true) => tracing::info!(
@@ -124,13 +156,6 @@ impl DeviceKeeper {
                 }
             }
         }
-        self.roles = wanted
-            .iter()
-            .map(|(&index, one)| DeviceRole {
-                index,
-                why: one.why.to_owned(),
-            })
-            .collect();
         let superfluous: BTreeSet<u32> = self
             .attachments
             .devices()
@@ -157,27 +182,45 @@ impl DeviceKeeper {
         self.problems.is_empty()
     }
 
-    fn wanted<'a>(
-        &self,
-        devices: &'a Devices,
-        node_addresses: &[IpAddr],
-    ) -> BTreeMap<u32, Wanted<'a>> {
-        let mut wanted = BTreeMap::new();
-        for (&index, device) in devices {
-            let Classified { role, why } =
-                classify(index, devices, node_addresses, &self.overrides);
-            let record = match role {
-                Role::Workload { bridge } => DeviceRecord::workload(index, bridge),
-                Role::Uplink => {
-                    let (v4, v6) = source_addresses(device, node_addresses);
-                    DeviceRecord::uplink(index, v4.octets(), v6.octets())
+    /// What each device is, those included whose role is kept for a moment.
+    fn found(&mut self, site: &Site<'_>) -> BTreeMap<u32, Classified> {
+        let criteria = Criteria {
+            node_addresses: site.node_addresses,
+            node_ports: site.node_ports,
+            overrides: &self.overrides,
+        };
+        let indices = site.devices.keys();
+        let mut found = indices
+            .map(|&index| (index, classify(index, site.devices, &criteria)))
+            .collect();
+        self.grace_ends = self.grace.settle(&mut found, site.now);
+        found
+    }
+
+    /// Notes which devices have a role, and tells once of each that cannot have the one it should.
+    fn report(&mut self, found: &BTreeMap<u32, Classified>, devices: &Devices) {
+        let mut obstacles = BTreeMap::new();
+        self.roles.clear();
+        for (&index, one) in found {
+            let name = devices.get(&index).map_or("", |device| &device.name);
+            let obstacle = one.obstacle.map(|it| it.to_string());
+            if one.role == Role::None && obstacle.is_none() {
+                continue;
+            }
+            if let Some(obstacle) = &obstacle {
+                let text = format!("device {name} {}, but {obstacle}", one.why);
+                if self.obstacles.get(&index) != Some(&text) {
+                    tracing::warn!(index, "{text}");
                 }
-                Role::None => continue,
-            };
-            let name = device.name.as_str();
-            wanted.insert(index, Wanted { name, record, why });
+                obstacles.insert(index, text);
+            }
+            self.roles.push(DeviceRole {
+                index,
+                why: one.why.to_owned(),
+                obstacle,
+            });
         }
-        wanted
+        self.obstacles = obstacles;
     }
 
     /// Whether it attached.
@@ -208,6 +251,35 @@ impl DeviceKeeper {
     }
 }
 
+/// The role that a record says.
+const fn found(role: device::Role) -> Role {
+    match role {
+        device::Role::Uplink => Role::Uplink,
+        device::Role::Workload => Role::Workload { bridge: 0 },
+    }
+}
+
+/// What the devices with a role should have.
+fn wanted<'a>(found: &BTreeMap<u32, Classified>, site: &Site<'a>) -> BTreeMap<u32, Wanted<'a>> {
+    let mut wanted = BTreeMap::new();
+    for (&index, device) in site.devices {
+        let Some(&Classified { role, why, .. }) = found.get(&index) else {
+            continue;
+        };
+        let record = match role {
+            Role::Workload { bridge } => DeviceRecord::workload(index, bridge),
+            Role::Uplink => {
+                let (v4, v6) = source_addresses(device, site.node_addresses);
+                DeviceRecord::uplink(index, v4.octets(), v6.octets())
+            }
+            Role::None => continue,
+        };
+        let name = device.name.as_str();
+        wanted.insert(index, Wanted { name, record, why });
+    }
+    wanted
+}
+
 impl Agent {
     /// Reads what devices there are.
     pub(super) async fn read_devices(&mut self, watcher: &Watcher) {
@@ -215,6 +287,7 @@ impl Agent {
         match watcher.read().await {
             Ok(devices) => {
                 self.devices = devices;
+                self.take_addresses();
                 self.keep_devices();
                 self.outside
                     .show_node_ports(&self.model, &self.settings, &self.devices);
@@ -224,6 +297,19 @@ impl Agent {
                 self.devices_at = Some(now() + DEVICE_RETRY);
             }
         }
+    }
+
+    /// Plans anew what concerns addresses of devices that came or went.
+    fn take_addresses(&mut self) {
+        let changed = self.model.set_device_addresses(local(&self.devices));
+        if changed.is_empty() {
+            return;
+        }
+        for name in changed.services {
+            self.reconciler.changed(name);
+        }
+        self.names.changed();
+        self.has_work = true;
     }
 
     /// Attaches and detaches, once the tables are complete.
@@ -237,16 +323,22 @@ impl Agent {
         own.extend_from_slice(node.addresses);
         node.addresses = &own;
         let dataplane = self.reconciler.dataplane_mut();
-        let chosen = rules.node_ports();
-        let has_addresses = self
-            .addresses
-            .keep(dataplane, &self.devices, &node, &chosen);
-        let is_done = self
-            .keeper
-            .keep(&mut self.loaded, dataplane, &self.devices, &own);
-        if !is_done || !has_addresses {
-            self.devices_at = Some(now() + DEVICE_RETRY);
-        }
+        let mut node_ports = rules.node_ports().select(&node, local(&self.devices));
+        let has_addresses = self.addresses.keep(dataplane, &self.devices, &node_ports);
+        // The pods' own gateways do not lead to other nodes.
+        let is_pods = |address: IpAddr| rules.pods().iter().any(|it| contains(*it, address));
+        node_ports.retain(|address| !is_pods(*address));
+        let site = Site {
+            devices: &self.devices,
+            node_addresses: &own,
+            node_ports: &node_ports,
+            now: clock::instant(),
+        };
+        let is_done = self.keeper.keep(&mut self.loaded, dataplane, &site);
+        let retry_at = (!is_done || !has_addresses).then(|| now() + DEVICE_RETRY);
+        let grace_ends = self.keeper.grace_ends().map(tokio::time::Instant::from_std);
+        let times = [self.devices_at, retry_at, grace_ends];
+        self.devices_at = times.into_iter().flatten().min();
         self.published.status_changed();
     }
 }

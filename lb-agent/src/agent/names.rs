@@ -65,6 +65,7 @@ pub(super) struct NamesKeeper {
 struct Place {
     name: String,
     node: Option<Arc<Node>>,
+    device_addresses: Vec<IpAddr>,
     service_cidrs: Vec<(IpAddr, u8)>,
 }
 
@@ -140,6 +141,7 @@ impl NamesKeeper {
         let place = Place {
             name: model.node_name().to_owned(),
             node: model.shared_node().cloned(),
+            device_addresses: model.device_addresses().to_vec(),
             service_cidrs: model.service_cidrs().to_vec(),
         };
         self.is_complete |= reconciler.is_synced();
@@ -201,6 +203,7 @@ impl Place {
             name: &self.name,
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            device_addresses: &self.device_addresses,
             service_cidrs: &self.service_cidrs,
         }
     }

@@ -1,6 +1,6 @@
 //! Keeps `NODE_ADDRESSES` equal to the addresses of the devices, and marks those that take node ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::family::MappedAddress;
@@ -8,8 +8,7 @@ use lb_common::table::node_address::NodeAddress;
 
 use crate::dataplane::{Dataplane, DataplaneError, Write};
 use crate::interfaces::Devices;
-use crate::plan::NodeView;
-use crate::plan::node_ports::{NodePortAddresses, table};
+use crate::plan::node_ports::table;
 
 /// What `NODE_ADDRESSES` holds, and why it does not hold what it should.
 #[derive(Debug)]
@@ -33,16 +32,15 @@ impl NodeAddressKeeper {
     }
 
     /// Writes what differs. What is gone comes first, so that a full table has room for what is new;
-    /// an address that moves to another device is not gone. False if something failed and should be
+    /// an address that moves to another device is not gone. `chosen` take node ports. False if something failed and should be
     /// tried again.
     pub(super) fn keep(
         &mut self,
         dataplane: &mut impl Dataplane,
         devices: &Devices,
-        node: &NodeView<'_>,
-        chosen: &NodePortAddresses,
+        chosen: &BTreeSet<IpAddr>,
     ) -> bool {
-        let wanted = wanted(devices, node, chosen);
+        let wanted = table(local(devices), chosen).collect();
         let problem = self.write(dataplane, &wanted).err();
         let problem = problem.map(|error| error.to_string());
         if let Some(problem) = &problem
@@ -74,19 +72,16 @@ impl NodeAddressKeeper {
     }
 }
 
-/// The table for these devices.
-fn wanted(
-    devices: &Devices,
-    node: &NodeView<'_>,
-    chosen: &NodePortAddresses,
-) -> BTreeMap<MappedAddress, NodeAddress> {
-    let addresses = devices.values().flat_map(|device| &device.addresses);
-    let local: Vec<IpAddr> = addresses
-        .copied()
-        .filter(|address| !address.is_loopback())
-        .collect();
-    let chosen = chosen.select(node, local.iter().copied());
-    table(local, &chosen).collect()
+/// Where kube-proxy's IPVS mode kept the addresses of Services, and leaves them behind: they are not this
+/// node's.
+const IPVS_DEVICE: &str = "kube-ipvs0";
+
+/// The addresses of this node's devices, without loopback addresses.
+pub(super) fn local(devices: &Devices) -> Vec<IpAddr> {
+    let devices = devices.values().filter(|it| it.name != IPVS_DEVICE);
+    let addresses = devices.flat_map(|device| &device.addresses);
+    let addresses = addresses.copied();
+    addresses.filter(|address| !address.is_loopback()).collect()
 }
 
 #[cfg(test)]
@@ -127,17 +122,8 @@ mod tests {
     }
 
     fn keep(keeper: &mut NodeAddressKeeper, memory: &mut Memory, addresses: &[&str]) -> bool {
-        let of_node = ["192.0.2.1".parse().unwrap()];
-        let node = NodeView {
-            addresses: &of_node,
-            ..NodeView::default()
-        };
-        keeper.keep(
-            memory,
-            &devices(addresses),
-            &node,
-            &NodePortAddresses::default(),
-        )
+        let chosen = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
+        keeper.keep(memory, &devices(addresses), &chosen)
     }
 
     #[test]
@@ -148,6 +134,15 @@ mod tests {
         assert_eq!(held(&memory), [("192.0.2.1".into(), true)]);
         assert!(keep(&mut keeper, &mut memory, &["192.0.2.7"]));
         assert_eq!(held(&memory), [("192.0.2.7".into(), false)]);
+    }
+
+    #[test]
+    fn what_ipvs_left_behind_and_loopback_addresses_are_not_the_nodes() {
+        let mut all = devices(&["192.0.2.1", "::1"]);
+        let mut left = devices(&["10.96.0.1"]).remove(&1).unwrap();
+        left.name = IPVS_DEVICE.into();
+        all.insert(2, left);
+        assert_eq!(local(&all), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

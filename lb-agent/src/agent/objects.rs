@@ -18,6 +18,7 @@ impl<'a> ModelObjects<'a> {
             name: model.node_name(),
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
+            device_addresses: model.device_addresses(),
             service_cidrs: model.service_cidrs(),
         }
     }

@@ -1,5 +1,6 @@
 //! Which device is what.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Device, Devices, Kind};
@@ -19,6 +20,33 @@ pub enum Role {
     None,
 }
 
+/// Who says what a device is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ground {
+    /// The settings, by its name.
+    Settings,
+    /// What it is and carries, which may be another thing a moment later.
+    Nature,
+}
+
+/// Why a device cannot have the role that it should have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Obstacle {
+    /// The operator cannot help it but by another kind of device.
+    #[error(
+        "its packets have no Ethernet header, which this version cannot read: clients from outside \
+         are not served by it, nor sent to backends behind it (if there are none, name it in \
+         interfaces.ignored)"
+    )]
+    NoEthernet,
+    /// The operator must choose addresses elsewhere, or name the bridge in `interfaces.uplinks`.
+    #[error(
+        "it is a bridge of workloads and of other devices: clients behind the latter are not served \
+         at its addresses (leave them out of nodePortAddresses, or name it in interfaces.uplinks)"
+    )]
+    MixedBridge,
+}
+
 /// A device's role, and why it has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Classified {
@@ -26,45 +54,81 @@ pub struct Classified {
     pub role: Role,
     /// Why, in words that follow the device's name.
     pub why: &'static str,
+    /// Who says so.
+    pub ground: Ground,
+    /// Why it has no role though it should have one.
+    pub obstacle: Option<Obstacle>,
 }
 
-/// The role of the device `index` among `devices`, on a Node with `node_addresses`.
+/// By what devices are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Criteria<'a> {
+    /// The addresses of the Node.
+    pub node_addresses: &'a [IpAddr],
+    /// Addresses of this node that take node ports, but those of pods' networks.
+    pub node_ports: &'a BTreeSet<IpAddr>,
+    /// What the operator says.
+    pub overrides: &'a InterfaceOverrides,
+}
+
+/// The role of the device `index` among `devices`.
 ///
 /// An uplink carries an address of the Node or a default route, even if it is a veth, or is a
-/// tunnel. Any other veth whose peer is in another namespace leads to a workload. Names given by
-/// the operator come first.
-pub fn classify(
-    index: u32,
-    devices: &Devices,
-    node_addresses: &[IpAddr],
-    overrides: &InterfaceOverrides,
-) -> Classified {
+/// tunnel. Any other veth whose peer is in another namespace leads to a workload, unless it has a
+/// network of its own with an address that takes node ports: that is an uplink too, as is every other
+/// device that leads somewhere and has such an address. Names given by the operator come first.
+pub fn classify(index: u32, devices: &Devices, criteria: &Criteria<'_>) -> Classified {
+    let overrides = criteria.overrides;
     let Some(device) = devices.get(&index) else {
-        return Classified {
-            role: Role::None,
-            why: "is gone",
-        };
+        return told(Role::None, "is gone");
     };
     let is_named = |patterns: &[String]| {
         patterns
             .iter()
             .any(|pattern| matches_glob(pattern, &device.name))
     };
-    let (role, why) = if is_named(&overrides.ignored) {
-        (Role::None, "is ignored by the settings")
+    if is_named(&overrides.ignored) {
+        told(Role::None, "is ignored by the settings")
     } else if is_named(&overrides.workloads) {
-        (workload(device, devices), "is a workload by the settings")
+        let role = workload(device, devices);
+        able(device, told(role, "is a workload by the settings"))
     } else if is_named(&overrides.uplinks) {
-        (Role::Uplink, "is an uplink by the settings")
-    } else if let Some(why) = why_uplink(device, node_addresses) {
-        (Role::Uplink, why)
-    } else if device.kind == Kind::Veth && device.is_peer_elsewhere {
-        let why = "has its other end in another namespace";
-        (workload(device, devices), why)
+        able(device, told(Role::Uplink, "is an uplink by the settings"))
+    } else if let Some(why) = why_uplink(device, criteria.node_addresses) {
+        able(device, found(Role::Uplink, why))
     } else {
-        (Role::None, "is neither")
-    };
-    Classified { role, why }
+        by_node_ports(device, devices, criteria.node_ports)
+    }
+}
+
+const fn told(role: Role, why: &'static str) -> Classified {
+    let ground = Ground::Settings;
+    Classified {
+        ground,
+        ..found(role, why)
+    }
+}
+
+const fn found(role: Role, why: &'static str) -> Classified {
+    Classified {
+        role,
+        why,
+        ground: Ground::Nature,
+        obstacle: None,
+    }
+}
+
+/// `wanted`, if the programs can read what the device carries. Of one that is down nothing is said: the
+/// kernel makes some tunnels by itself.
+fn able(device: &Device, wanted: Classified) -> Classified {
+    if !device.lacks_ethernet {
+        return wanted;
+    }
+    Classified {
+        role: Role::None,
+        obstacle: device.is_up.then_some(Obstacle::NoEthernet),
+        ..wanted
+    }
 }
 
 fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str> {
@@ -78,6 +142,49 @@ fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str
     } else {
         None
     }
+}
+
+/// The role of a device that is no uplink for any other reason.
+fn by_node_ports(device: &Device, devices: &Devices, node_ports: &BTreeSet<IpAddr>) -> Classified {
+    const WHY: &str = "has an address that takes node ports";
+    let takes_any = |addresses: &[IpAddr]| addresses.iter().any(|it| node_ports.contains(it));
+    if leads_to_pod(device) {
+        // Some CNIs give each pod's device the address of the pods' gateway, by itself.
+        return if device.master.is_none() && takes_any(&device.on_link) {
+            found(Role::Uplink, WHY)
+        } else {
+            let why = "has its other end in another namespace";
+            found(workload(device, devices), why)
+        };
+    }
+    if !takes_any(&device.addresses) {
+        return found(Role::None, "is neither");
+    }
+    match device.kind {
+        // Of a veth only those are left whose other end is in this namespace.
+        Kind::Local | Kind::Veth => found(Role::None, "leads nowhere"),
+        Kind::Bridge => {
+            let is_port = |other: &&Device| other.master == Some(device.index);
+            let (pods, others): (Vec<_>, Vec<_>) = devices
+                .values()
+                .filter(is_port)
+                .partition(|port| leads_to_pod(port));
+            match (pods.is_empty(), others.is_empty()) {
+                (true, true) => found(Role::None, "is a bridge without ports"),
+                (true, false) => found(Role::Uplink, WHY),
+                (false, true) => found(Role::None, "is a bridge of workloads"),
+                (false, false) => Classified {
+                    obstacle: Some(Obstacle::MixedBridge),
+                    ..found(Role::None, WHY)
+                },
+            }
+        }
+        Kind::Tunnel | Kind::Other => able(device, found(Role::Uplink, WHY)),
+    }
+}
+
+fn leads_to_pod(device: &Device) -> bool {
+    device.kind == Kind::Veth && device.is_peer_elsewhere
 }
 
 fn workload(device: &Device, devices: &Devices) -> Role {
@@ -108,154 +215,4 @@ fn matches_glob(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NODE: &str = "192.168.0.1";
-
-    fn device(index: u32, name: &str, kind: Kind) -> Device {
-        Device {
-            index,
-            name: name.into(),
-            kind,
-            ..Device::default()
-        }
-    }
-
-    fn role_of(changed: Device, overrides: &InterfaceOverrides) -> Role {
-        let index = changed.index;
-        let devices = [
-            device(10, "cni0", Kind::Bridge),
-            device(11, "bond0", Kind::Other),
-            changed,
-        ];
-        classify(
-            index,
-            &devices
-                .into_iter()
-                .map(|device| (device.index, device))
-                .collect(),
-            &[NODE.parse().unwrap()],
-            overrides,
-        )
-        .role
-    }
-
-    #[test]
-    fn roles_follow_from_what_a_device_is() {
-        let pod = Device {
-            is_peer_elsewhere: true,
-            ..device(5, "veth1", Kind::Veth)
-        };
-        let rows = [
-            ("a pod's veth", pod.clone(), Role::Workload { bridge: 0 }),
-            (
-                "a pod's veth on a bridge",
-                Device {
-                    master: Some(10),
-                    ..pod.clone()
-                },
-                Role::Workload { bridge: 10 },
-            ),
-            (
-                "a pod's veth under something that is no bridge",
-                Device {
-                    master: Some(11),
-                    ..pod.clone()
-                },
-                Role::Workload { bridge: 0 },
-            ),
-            (
-                "a veth within this namespace",
-                device(5, "veth1", Kind::Veth),
-                Role::None,
-            ),
-            (
-                "a veth that carries the Node's address",
-                Device {
-                    addresses: vec![NODE.parse().unwrap()],
-                    ..pod.clone()
-                },
-                Role::Uplink,
-            ),
-            (
-                "a veth with a gateway address of pods",
-                Device {
-                    addresses: vec!["10.244.0.1".parse().unwrap()],
-                    ..pod.clone()
-                },
-                Role::Workload { bridge: 0 },
-            ),
-            (
-                "a veth with the default route",
-                Device {
-                    has_default_route: true,
-                    ..pod
-                },
-                Role::Uplink,
-            ),
-            (
-                "a NIC with the Node's address",
-                Device {
-                    addresses: vec![NODE.parse().unwrap()],
-                    ..device(5, "eth0", Kind::Other)
-                },
-                Role::Uplink,
-            ),
-            ("a NIC without", device(5, "eth1", Kind::Other), Role::None),
-            ("a tunnel", device(5, "vx0", Kind::Tunnel), Role::Uplink),
-            ("a bridge", device(5, "br0", Kind::Bridge), Role::None),
-        ];
-        for (what, device, expected) in rows {
-            assert_eq!(
-                role_of(device, &InterfaceOverrides::default()),
-                expected,
-                "{what}"
-            );
-        }
-    }
-
-    #[test]
-    fn names_given_by_the_operator_come_first() {
-        let overrides = InterfaceOverrides {
-            workloads: vec!["tap*".into()],
-            uplinks: vec!["eth*".into(), "tap9".into()],
-            ignored: vec!["eth1".into()],
-        };
-        let check = |name: &str, expected| {
-            assert_eq!(
-                role_of(device(5, name, Kind::Other), &overrides),
-                expected,
-                "{name}"
-            );
-        };
-        check("tap3", Role::Workload { bridge: 0 });
-        check("tap9", Role::Workload { bridge: 0 });
-        check("eth0", Role::Uplink);
-        check("eth1", Role::None);
-        check("dummy0", Role::None);
-    }
-
-    #[test]
-    fn a_device_that_is_gone_has_no_role() {
-        assert_eq!(
-            classify(7, &Devices::new(), &[], &InterfaceOverrides::default()).role,
-            Role::None
-        );
-    }
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, name, expected) in [
-            ("cali*", "cali12ab", true),
-            ("cali*", "cal", false),
-            ("*", "", true),
-            ("*0", "eth0", true),
-            ("*0", "eth1", false),
-            ("v*h*", "veth12", true),
-            ("eth0", "eth01", false),
-        ] {
-            assert_eq!(matches_glob(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-}
+mod tests;

@@ -3,16 +3,18 @@
 //! An event only says that something changed; the answer is a dump. So a lost event costs at most
 //! [`REREAD`], and devices that are renamed, moved or come back under an old name need no rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::sys::SocketAddr;
@@ -20,6 +22,7 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::dump::dump;
 use super::{Device, Devices, Kind};
 use crate::clock;
 
@@ -46,6 +49,12 @@ pub enum InterfaceError {
         /// The kernel's answer.
         #[source]
         source: rtnetlink::Error,
+    },
+    /// What was to be read changed each time while it was.
+    #[error("reading {what} over netlink: they changed meanwhile, each time again")]
+    Interrupted {
+        /// What was asked for.
+        what: &'static str,
     },
 }
 
@@ -115,26 +124,20 @@ impl Watcher {
     /// Reads all devices.
     pub async fn read(&self) -> Result<Devices, InterfaceError> {
         let mut devices = self.links().await?;
-        let failed = |source| InterfaceError::Dump {
-            what: "addresses",
-            source,
-        };
-        let mut unfit: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-        let mut addresses = self.handle.address().get().execute();
-        while let Some(message) = addresses.try_next().await.map_err(failed)? {
-            let Some(device) = devices.get_mut(&message.header.index) else {
-                continue;
-            };
-            let to = if is_fit_for_use(&message) {
-                &mut device.addresses
-            } else {
-                unfit.entry(message.header.index).or_default()
-            };
-            to.extend(own_address(&message));
-        }
-        for (index, addresses) in unfit {
-            if let Some(device) = devices.get_mut(&index) {
-                device.addresses.extend(addresses);
+        let (mut fit, unfit): (Vec<_>, Vec<_>) = self
+            .addresses()
+            .await?
+            .into_iter()
+            .partition(is_fit_for_use);
+        fit.extend(unfit);
+        for message in fit {
+            if let Some(device) = devices.get_mut(&message.header.index)
+                && let Some(address) = own_address(&message)
+            {
+                device.addresses.push(address);
+                if message.header.prefix_len < longest_prefix(address) {
+                    device.on_link.push(address);
+                }
             }
         }
         for index in self.default_routes().await? {
@@ -146,20 +149,24 @@ impl Watcher {
     }
 
     async fn links(&self) -> Result<Devices, InterfaceError> {
-        let mut devices = Devices::new();
-        let mut links = self.handle.link().get().execute();
-        while let Some(message) = links
-            .try_next()
-            .await
-            .map_err(|source| InterfaceError::Dump {
-                what: "devices",
-                source,
-            })?
-        {
-            let device = device(&message);
-            devices.insert(device.index, device);
-        }
-        Ok(devices)
+        let request = || RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let take = |devices: &mut Devices, message| {
+            if let RouteNetlinkMessage::NewLink(link) = message {
+                let device = device(&link);
+                devices.insert(device.index, device);
+            }
+        };
+        dump(&self.handle, "devices", request, take).await
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>, InterfaceError> {
+        let request = || RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let take = |addresses: &mut Vec<_>, message| {
+            if let RouteNetlinkMessage::NewAddress(address) = message {
+                addresses.push(address);
+            }
+        };
+        dump(&self.handle, "addresses", request, take).await
     }
 
     async fn default_routes(&self) -> Result<BTreeSet<u32>, InterfaceError> {
@@ -167,21 +174,21 @@ impl Watcher {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         let mut indices = BTreeSet::new();
         for request in [v4, v6] {
-            let mut routes = self.handle.route().get(request).execute();
-            while let Some(route) =
-                routes
-                    .try_next()
-                    .await
-                    .map_err(|source| InterfaceError::Dump {
-                        what: "routes",
-                        source,
-                    })?
-            {
-                indices.extend(default_route(&route));
-            }
+            let request = || RouteNetlinkMessage::GetRoute(request.clone());
+            let take = |indices: &mut BTreeSet<u32>, message| {
+                if let RouteNetlinkMessage::NewRoute(route) = message {
+                    indices.extend(default_route(&route));
+                }
+            };
+            indices.extend(dump(&self.handle, "routes", request, take).await?);
         }
         Ok(indices)
     }
+}
+
+/// The length of a prefix that has room for one address only.
+const fn longest_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 128 } else { 32 }
 }
 
 /// The address a message is about. Of a point-to-point device the address is the peer's, the local one
@@ -234,8 +241,15 @@ fn default_route(route: &RouteMessage) -> Vec<u32> {
 }
 
 fn device(message: &LinkMessage) -> Device {
+    let layer = message.header.link_layer_type;
     let mut device = Device {
         index: message.header.index,
+        kind: match layer {
+            LinkLayerType::Loopback => Kind::Local,
+            _ => Kind::Other,
+        },
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        lacks_ethernet: !matches!(layer, LinkLayerType::Ether | LinkLayerType::Loopback),
         ..Device::default()
     };
     for attribute in &message.attributes {
@@ -260,6 +274,7 @@ const fn kind_of(kind: &InfoKind) -> Kind {
     match kind {
         InfoKind::Veth => Kind::Veth,
         InfoKind::Bridge => Kind::Bridge,
+        InfoKind::Dummy => Kind::Local,
         InfoKind::Vxlan
         | InfoKind::Geneve
         | InfoKind::GreTap

@@ -78,6 +78,8 @@ pub struct Model {
     joined: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     node: Option<Arc<Node>>,
     cidrs: Vec<(IpAddr, u8)>,
+    /// What this machine's devices have, sorted.
+    device_addresses: Vec<IpAddr>,
     service_listing: Listing,
     slice_listing: Listing,
     node_listing: Listing,
@@ -93,6 +95,7 @@ impl Model {
             joined: BTreeMap::new(),
             node: None,
             cidrs: Vec::new(),
+            device_addresses: Vec::new(),
             service_listing: Listing::default(),
             slice_listing: Listing::default(),
             node_listing: Listing::default(),
@@ -137,6 +140,26 @@ impl Model {
         for event in events {
             changed.merge(self.apply(event));
         }
+        changed
+    }
+
+    /// Takes in the addresses of this machine's devices, which concern the Services that claim one of
+    /// those that came or went.
+    pub fn set_device_addresses(&mut self, mut addresses: Vec<IpAddr>) -> Changed {
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut changed = Changed::default();
+        if self.device_addresses == addresses {
+            return changed;
+        }
+        let before = std::mem::replace(&mut self.device_addresses, addresses);
+        let has = |addresses: &[IpAddr], ip: &IpAddr| addresses.binary_search(ip).is_ok();
+        let differs = |ip: &IpAddr| has(&before, ip) != has(&self.device_addresses, ip);
+        let concerned = self.services.values().filter(|service| {
+            let mut external = service.external_ips.iter();
+            external.any(differs)
+        });
+        changed.services = concerned.map(|service| service.name.clone()).collect();
         changed
     }
 
@@ -189,6 +212,11 @@ impl Model {
     /// The cluster's service networks: network address and prefix length.
     pub fn service_cidrs(&self) -> &[(IpAddr, u8)] {
         &self.cidrs
+    }
+
+    /// The addresses of this machine's devices, sorted.
+    pub fn device_addresses(&self) -> &[IpAddr] {
+        &self.device_addresses
     }
 
     const fn may_delete(&self) -> bool {

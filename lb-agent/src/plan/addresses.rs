@@ -6,6 +6,11 @@
 //! multicast), those of this node and those of the service networks. An address that is another
 //! Service's cluster address by chance is kept from external claims by the tie-break: see
 //! `frontends`.
+//!
+//! `externalIPs` are whatever the author of a Service writes, so they may not be any address that a
+//! device of this machine has, whether the Node object lists it or not. A load balancer's address is
+//! written by a controller, and several of those put it on a device of the node that announces it:
+//! only the Node's own addresses are kept from it.
 
 use std::net::IpAddr;
 
@@ -44,16 +49,11 @@ pub(super) fn frontends_of(
         kind: FrontendKind::ClusterIp,
         is_ranged: false,
     }];
-    // Load balancer addresses come first: where an external address is the same, their source
-    // ranges hold.
-    let balanced = service.load_balancer_ips.iter();
-    let balanced = balanced.map(|ip| (*ip, FrontendKind::LoadBalancer));
-    let external = service.external_ips.iter();
-    let external = external.map(|ip| (*ip, FrontendKind::ExternalIp));
-    for (address, kind) in balanced.chain(external) {
+    for (address, kind) in claims(service) {
         let key = key(address);
         let is_known = frontends.iter().any(|known| known.key == key);
-        if address.is_ipv6() != is_v6 || is_known || external_refusal(address, node).is_some() {
+        if address.is_ipv6() != is_v6 || is_known || external_refusal(address, kind, node).is_some()
+        {
             continue;
         }
         frontends.push(DesiredFrontend {
@@ -75,19 +75,25 @@ pub(super) fn frontends_of(
 /// A report for each external and load balancer address that is refused, of the families that the
 /// Service exists in.
 pub(super) fn report_refused(service: &Service, node: &NodeView<'_>) -> Vec<Report> {
-    let external = service
-        .external_ips
-        .iter()
-        .chain(&service.load_balancer_ips);
-    external
-        .filter(|address| has_family(service, **address))
-        .filter_map(|&address| {
+    claims(service)
+        .filter(|(address, _)| has_family(service, *address))
+        .filter_map(|(address, kind)| {
             Some(Report::ExternalAddressRefused {
                 address,
-                refusal: external_refusal(address, node)?,
+                refusal: external_refusal(address, kind, node)?,
             })
         })
         .collect()
+}
+
+/// The addresses that a Service claims beside its cluster addresses. Load balancer addresses come first:
+/// where an external address is the same, their source ranges hold.
+fn claims(service: &Service) -> impl Iterator<Item = (IpAddr, FrontendKind)> {
+    let balanced = service.load_balancer_ips.iter();
+    let balanced = balanced.map(|ip| (*ip, FrontendKind::LoadBalancer));
+    let external = service.external_ips.iter();
+    let external = external.map(|ip| (*ip, FrontendKind::ExternalIp));
+    balanced.chain(external)
 }
 
 fn has_family(service: &Service, address: IpAddr) -> bool {
@@ -95,9 +101,14 @@ fn has_family(service: &Service, address: IpAddr) -> bool {
     own.any(|ip| ip.is_ipv6() == address.is_ipv6())
 }
 
-/// Why an address may be neither a Service's external nor its load balancer address, if so.
-pub fn external_refusal(address: IpAddr, node: &NodeView<'_>) -> Option<Refusal> {
-    if node.addresses.contains(&address) {
+/// Why an address may not be a Service's external or load balancer address, as `kind` says, if so.
+pub fn external_refusal(
+    address: IpAddr,
+    kind: FrontendKind,
+    node: &NodeView<'_>,
+) -> Option<Refusal> {
+    let is_borne = kind == FrontendKind::ExternalIp && node.device_addresses.contains(&address);
+    if is_borne || node.addresses.contains(&address) {
         return Some(Refusal::NodeAddress);
     }
     endpoint_refusal(address, address.is_ipv6(), node)

@@ -76,7 +76,7 @@ impl SourceRanges {
 }
 
 /// Whether `address` is in the network, which is of the same family.
-pub(super) fn contains((network, length): (IpAddr, u8), address: IpAddr) -> bool {
+pub(crate) fn contains((network, length): (IpAddr, u8), address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             let shift = 32_u32.saturating_sub(length.into());

@@ -353,6 +353,27 @@ fn ten_times_the_events_take_about_ten_times_as_long() {
     assert!(many < few * 40, "800: {few:?}, 8 000: {many:?}");
 }
 
+#[test]
+fn addresses_of_devices_concern_the_services_that_claim_them_when_they_come_and_go() {
+    let claimed = IpAddr::from([192, 0, 2, 7]);
+    let mut model = listed();
+    let claiming = Service {
+        external_ips: vec![claimed],
+        ..Service::clone(&service("claiming", 80))
+    };
+    let services = [Arc::new(claiming), service("other", 81)];
+    drop(model.apply_all(services.map(Event::ServiceApplied)));
+    let set = |model: &mut Model, addresses: &[IpAddr]| {
+        let changed = model.set_device_addresses(addresses.to_vec());
+        changed.services.into_iter().collect::<Vec<_>>()
+    };
+    let other = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(set(&mut model, &[other]), []);
+    assert_eq!(set(&mut model, &[other, claimed]), [name("claiming")]);
+    assert_eq!(set(&mut model, &[claimed, other, claimed]), []);
+    assert_eq!(set(&mut model, &[]), [name("claiming")]);
+}
+
 proptest! {
     #[test]
     fn any_order_of_the_same_objects_gives_the_same_model(

@@ -17,6 +17,7 @@ pub(crate) const NODE: NodeView<'static> = NodeView {
     name: "node-a",
     zone: Some("zone-a"),
     addresses: &[],
+    device_addresses: &[],
     service_cidrs: &[],
 };
 

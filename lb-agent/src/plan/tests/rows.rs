@@ -55,8 +55,10 @@ struct Stage {
     world: World,
     node_name: &'static str,
     node_addresses: Vec<IpAddr>,
-    /// Addresses of its devices.
+    /// Addresses of its devices, where node ports are concerned.
     local: Vec<IpAddr>,
+    /// The same, where external addresses are; kube-proxy does not ask for them.
+    device_addresses: Vec<IpAddr>,
     /// Where pods are.
     pods: Vec<(IpAddr, u8)>,
     service_cidrs: Vec<(IpAddr, u8)>,
@@ -85,6 +87,7 @@ impl Stage {
             pods: vec![network("10.0.0.0/8"), network("fd00:10::/64")],
             service_cidrs: vec![network("172.30.0.0/16"), network("fd00:172:30::/112")],
             node_ports: NodePortAddresses::default(),
+            device_addresses: Vec::new(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Stage {
             name: self.node_name,
             zone: None,
             addresses: &self.node_addresses,
+            device_addresses: &self.device_addresses,
             service_cidrs: &self.service_cidrs,
         }
     }

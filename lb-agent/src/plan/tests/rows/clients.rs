@@ -60,6 +60,36 @@ fn external_addresses_that_shadow_others_are_refused_one_report_each() {
     assert_eq!(outcome, to(&["10.1.1.1:80"]));
 }
 
+/// An author of Services must not take what comes to the node by an address that its Node object does not
+/// list; a load balancer's controller may have put its address on a device.
+#[test]
+fn an_address_of_a_device_is_refused_to_external_claims_and_not_to_load_balancers() {
+    let borne = "192.168.0.77";
+    let mut world = World::default();
+    let mut svc = service("svc", &["172.30.0.41"], &[("http", 80)]);
+    svc.external_ips = addresses(&[borne, "1.2.3.4"]);
+    svc.load_balancer_ips = addresses(&["192.168.0.78"]);
+    world.add_service(svc);
+    let endpoint = elsewhere("10.1.0.1");
+    world.add_slice(slice("svc", "svc", &[("http", 80)], [endpoint]));
+    let mut stage = Stage::new(world);
+    let at = |stage: &Stage, address: &str| {
+        stage.resolve("203.0.113.2", &format!("{address}:80"), Protocol::Tcp)
+    };
+    let served = || to(&["10.1.0.1:80"]);
+    assert_eq!(at(&stage, borne), served());
+    stage.device_addresses = addresses(&[borne, "192.168.0.78"]);
+    assert_eq!(at(&stage, borne), NotHandled);
+    assert_eq!(at(&stage, "192.168.0.78"), served());
+    let desired = stage.desired();
+    let [(_, report)] = &desired.reports[..] else {
+        panic!("{:?}", desired.reports)
+    };
+    assert_eq!(report.event_reason(), "ExternalAddressRefused");
+    let text = format!("external address {borne} refused, since it is an address of this node");
+    assert!(report.to_string().starts_with(&text), "{report}");
+}
+
 #[test]
 fn an_endpoint_may_be_a_node_but_not_a_service_address() {
     let world = one([here("192.168.0.2"), elsewhere("172.30.0.50")], |_| {});
