@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::conntrack::KernelConntrack;
 
+pub mod local_ports;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! What the agent writes before it reads any object.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use lb_common::table::config::SEED;
@@ -12,7 +13,7 @@ use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::{Dataplane as _, Write};
 use crate::settings::Settings;
-use crate::sysctl;
+use crate::sysctl::{self, local_ports};
 
 /// How often the debug datapath's log is read: its buffer holds what comes in between.
 const LOG_INTERVAL: Duration = Duration::from_millis(20);
@@ -38,7 +39,8 @@ pub(super) fn write_config(
 }
 
 /// Sets the kernel's own connection tracking, and the score by which the kernel chooses whom to end
-/// where memory is short. What fails is said, and costs nothing else.
+/// where memory is short; looks at who else takes the ports of flows. What fails or conflicts is said, and
+/// costs nothing else.
 pub(super) fn write_kernel(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -62,6 +64,8 @@ pub(super) fn write_kernel(settings: &Settings) -> Vec<String> {
             "setting oom_score_adj to {score}: {error}; a lower one than the pod has takes CAP_SYS_RESOURCE"
         ));
     }
+    let sockets = Path::new("/proc/net");
+    problems.extend(local_ports::conflicts(&settings.proc_sys, sockets));
     for problem in &problems {
         tracing::warn!("{problem}");
     }
