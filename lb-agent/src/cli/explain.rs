@@ -1,32 +1,40 @@
 //! `steerage explain`: what the kernel would do with a packet, and why.
 //!
 //! It runs the functions that the kernel programs run, on the pinned tables. What they would write
-//! stays in this process.
+//! stays in this process. By which device a packet comes and leaves, the host's routes say.
 
+mod decided;
 mod target;
 mod trace;
+mod way;
 
 use clap::Args;
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Protocol};
+use lb_common::table::device::Role;
 
 use super::args::{Output, Places};
 use super::error::CliError;
-use super::inputs::Reader as _;
+use super::inputs::{DeviceInput, Reader as _, address_of};
 use super::output::{Printer, document, show_once};
+use super::pins::DryTables;
 use super::view::explain::{ExplainView, explanation};
 use super::view::mapped;
-use super::view::services::services;
+use super::view::services::{ServiceView, services};
 use super::{pins, render};
 use crate::clock;
+use crate::interfaces::route::Way;
 use target::{Client, Destination, Resolved, parse_flags};
 
 pub use trace::{Step, Trace, trace};
+use way::Arrival;
 
 const EXAMPLES: &str = "\
 Examples:
   steerage explain 10.0.1.7 10.96.0.10:53/udp
   steerage explain default/client-0:41000 default/web:http
+  steerage explain 203.0.113.7 192.0.2.10:30080
+  steerage explain --from uplink 203.0.113.7 default/web:http
   steerage explain --tcp-flags ack 10.0.1.7:41000 10.96.0.1:443";
 
 /// Arguments of `explain`.
@@ -42,6 +50,9 @@ pub(crate) struct ExplainArgs {
     /// Flags of the TCP packet, such as syn or fin,ack
     #[arg(long, value_name = "FLAGS", default_value = "syn", value_parser = parse_flags)]
     tcp_flags: u8,
+    /// By what kind of device the packet comes
+    #[arg(long, value_enum, default_value_t)]
+    from: Arrival,
     #[command(flatten)]
     output: Output,
 }
@@ -51,34 +62,21 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
     let printer = Printer::new(&args.output, places);
     let names = reader.names()?;
     let views = services(&reader.tables()?, &names, &reader.connections()?);
-    let resolved = target::resolve(&args.source, &args.destination, &names, &views)?;
+    let mut resolved = target::resolve(&args.source, &args.destination, &names, &views)?;
+    let devices = reader.devices()?;
+    let entrance = way::entrance(args.from, resolved.source.ip(), &devices)?;
+    resolved.notes.extend(entrance.note);
     let tables = reader.dry_tables()?;
-    let view: ExplainView = if resolved.source.is_ipv4() {
-        let trace = trace(
-            &tuple::<V4>(&resolved)?,
-            args.tcp_flags,
-            &tables,
-            clock::flow_seconds(),
-        );
-        explanation(
-            &resolved.notes,
-            resolved.client_name.as_deref(),
-            &trace,
-            &views,
-        )
+    let follow = Follow {
+        role: entrance.role,
+        tcp_flags: args.tcp_flags,
+        devices,
+        tables,
+    };
+    let view = if resolved.source.is_ipv4() {
+        follow.explain::<V4>(&resolved, &views)?
     } else {
-        let trace = trace(
-            &tuple::<V6>(&resolved)?,
-            args.tcp_flags,
-            &tables,
-            clock::flow_seconds(),
-        );
-        explanation(
-            &resolved.notes,
-            resolved.client_name.as_deref(),
-            &trace,
-            &views,
-        )
+        follow.explain::<V6>(&resolved, &views)?
     };
     let document = document("Explanation", &names, vec![view]);
     show_once(printer.print(&document, |out, items, style| {
@@ -86,6 +84,45 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
             .iter()
             .try_for_each(|view| render::explain::explain_into(out, view, style))
     })?)
+}
+
+/// What a packet is followed with.
+struct Follow {
+    role: Role,
+    tcp_flags: u8,
+    devices: Vec<DeviceInput>,
+    tables: DryTables,
+}
+
+impl Follow {
+    fn explain<F: Family>(
+        mut self,
+        resolved: &Resolved,
+        services: &[ServiceView],
+    ) -> Result<ExplainView, CliError> {
+        let (flags, now) = (self.tcp_flags, clock::flow_seconds());
+        let tuple = tuple::<F>(resolved)?;
+        let mut trace = trace(self.role, &tuple, flags, &self.tables, now);
+        if let Some(entry) = trace.entry
+            && self.role == Role::Uplink
+        {
+            let backend = address_of(F::mapped(entry.translated.destination));
+            let way = way::way(backend)?;
+            let uplink = match way {
+                Some(Way::Device(index)) => way::device(&self.devices, index),
+                Some(Way::Local) | None => None,
+            };
+            match uplink.filter(|device| device.role == Some(Role::Uplink)) {
+                Some(uplink) => {
+                    self.tables.leave_by(uplink.sources.clone());
+                    trace.leave(&way::name(uplink), flags, &self.tables, now);
+                }
+                None => trace.stay(),
+            }
+        }
+        let client = resolved.client_name.as_deref();
+        Ok(explanation(&resolved.notes, client, &trace, services))
+    }
 }
 
 fn tuple<F: Family>(resolved: &Resolved) -> Result<FlowTuple<F>, CliError> {

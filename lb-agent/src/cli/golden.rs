@@ -216,6 +216,7 @@ fn flow_entries() -> Vec<FlowInput> {
         protocol: Protocol::Tcp,
         is_original: true,
         is_ingress: true,
+        is_from_outside: false,
         source: socket("10.0.1.7:41000"),
         destination: socket("10.96.0.1:80"),
         translated_source: socket("10.0.1.7:41000"),
@@ -253,6 +254,32 @@ fn flow_entries() -> Vec<FlowInput> {
             idle: Duration::ZERO,
             expires_in: Duration::from_secs(30),
             service: DNS,
+            ..web.clone()
+        },
+        // A client from outside, a backend elsewhere: two pairs, one half of which is lost.
+        FlowInput {
+            is_from_outside: true,
+            source: socket("203.0.113.9:50000"),
+            destination: socket("192.0.2.1:30080"),
+            translated_source: socket("203.0.113.9:50000"),
+            ..web.clone()
+        },
+        FlowInput {
+            is_original: false,
+            is_ingress: false,
+            is_from_outside: true,
+            source: socket("10.0.2.10:8080"),
+            destination: socket("203.0.113.9:50000"),
+            translated_source: socket("192.0.2.1:30080"),
+            translated_destination: socket("203.0.113.9:50000"),
+            ..web.clone()
+        },
+        FlowInput {
+            is_ingress: false,
+            is_from_outside: true,
+            source: socket("203.0.113.9:50000"),
+            destination: socket("10.0.2.10:8080"),
+            translated_source: socket("192.0.2.1:1234"),
             ..web.clone()
         },
         web,
@@ -406,34 +433,47 @@ fn golden_conntrack() {
     );
 }
 
-#[test]
-fn golden_interface_list() {
+fn device_inputs() -> [DeviceInput; 5] {
     let device =
         |index, name: Option<&str>, bridge: Option<&str>, has_ingress, has_egress| DeviceInput {
             index,
             name: name.map(str::to_owned),
             role: Some(Role::Workload),
             why: Some("has its other end in another namespace".to_owned()),
+            obstacle: None,
             sources: Vec::new(),
             bridge: bridge.map(str::to_owned),
             has_ingress,
             has_egress,
         };
-    let devices = [
+    [
         device(12, Some("veth-b"), None, true, false),
         device(7, Some("veth-a"), Some("cni0"), true, true),
         DeviceInput {
             role: None,
             why: None,
+            obstacle: None,
             ..device(9, None, None, true, true)
         },
         DeviceInput {
             role: Some(Role::Uplink),
             why: Some("has an address of the Node".to_owned()),
+            obstacle: None,
             sources: vec![socket("192.0.2.1:1").ip(), socket("[2001:db8::1]:1").ip()],
             ..device(2, Some("eth0"), None, true, true)
         },
-    ];
+        DeviceInput {
+            role: None,
+            why: Some("is a tunnel".to_owned()),
+            obstacle: Some("its packets have no Ethernet header".to_owned()),
+            ..device(3, Some("wg0"), None, false, false)
+        },
+    ]
+}
+
+#[test]
+fn golden_interface_list() {
+    let devices = device_inputs();
     check(
         "interface-list",
         &document("InterfaceList", interfaces(&devices)),

@@ -51,6 +51,10 @@ pub struct Connections {
 
 /// One entry of a flow table.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something else of the entry, as the table has it"
+)]
 pub struct FlowInput {
     /// Transport protocol.
     pub protocol: Protocol,
@@ -58,6 +62,8 @@ pub struct FlowInput {
     pub is_original: bool,
     /// Whether it is found where the device hands packets to this host.
     pub is_ingress: bool,
+    /// Whether the flow came by an uplink.
+    pub is_from_outside: bool,
     /// Source of the packets as they arrive.
     pub source: SocketAddr,
     /// Destination of the packets as they arrive.
@@ -91,6 +97,8 @@ pub struct DeviceInput {
     pub role: Option<Role>,
     /// Why it has that role, as far as the agent has said.
     pub why: Option<String>,
+    /// Why it cannot have the role that it should have.
+    pub obstacle: Option<String>,
     /// The addresses by which flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
     /// The bridge it is a port of, by name, or by index where that is gone.

@@ -38,7 +38,7 @@ use crate::dataplane::mmap::Access;
 use crate::dataplane::readback::TableReader;
 use crate::dataplane::tables::{self, WordReader};
 use crate::plan::names::{self, Names};
-use crate::status::{self, AgentStatus};
+use crate::status::{self, AgentStatus, DeviceRole};
 
 /// The maps of one pin directory, and the files of one state directory.
 #[derive(Debug)]
@@ -269,8 +269,10 @@ impl Reader for PinnedReader {
             records.insert(index, record);
         }
         let status = agent_status(&self.state_dir)?;
-        let whys = status.into_iter().flat_map(|status| status.devices);
-        let mut whys: BTreeMap<u32, String> = whys.map(|one| (one.index, one.why)).collect();
+        let told = status.into_iter().flat_map(|status| status.devices);
+        let mut told: BTreeMap<u32, DeviceRole> = told.map(|one| (one.index, one)).collect();
+        let obstructed = told.values().filter(|one| one.obstacle.is_some());
+        indices.extend(obstructed.map(|one| one.index));
         let mut devices = Vec::with_capacity(indices.len());
         for index in indices {
             // A device with a clsact filter has no link, but a mark in a directory of its own.
@@ -283,7 +285,8 @@ impl Reader for PinnedReader {
                 index,
                 name: device_name(index),
                 role: record.map(DeviceRecord::role),
-                why: whys.remove(&index),
+                why: told.get(&index).map(|one| one.why.clone()),
+                obstacle: told.remove(&index).and_then(|one| one.obstacle),
                 sources: record.map(sources).unwrap_or_default(),
                 bridge: bridge
                     .map(|bridge| device_name(bridge).unwrap_or_else(|| format!("#{bridge}"))),
@@ -326,7 +329,7 @@ fn sources(record: &DeviceRecord) -> Vec<IpAddr> {
 }
 
 /// The name of the device with this index, in the network namespace of this process.
-fn device_name(index: u32) -> Option<String> {
+pub(super) fn device_name(index: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(index).ok()?;
     Some(name.to_string_lossy().into_owned())
 }

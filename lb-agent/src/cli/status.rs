@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::inputs::Reader as _;
 use super::output::{Printer, document, say, show};
 use super::render::units;
+use super::view::interfaces::interfaces;
 use super::view::maps::maps;
 use super::view::status::{Health, StatusInputs, status};
 use super::{pins, render};
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &StatusArgs, places: &Places) -> Result<(), CliError> {
             names: &names,
             agent: agent.as_ref().map(|agent| (agent, alive)),
             maps: &maps(&reader.maps()?),
-            interfaces: reader.devices()?.len(),
+            interfaces: &interfaces(&reader.devices()?),
             counters: &reader.counters()?,
             now: clock::unix_seconds(),
         });

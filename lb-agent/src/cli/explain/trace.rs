@@ -1,7 +1,8 @@
 //! The way of one packet through the tables, step by step, by the functions of `lb_common` that the
-//! kernel programs run.
+//! kernel programs run. The verdict is that of `decide` itself; the steps say how it comes about.
 
 use lb_common::conntrack::{Event, State, begins_anew};
+use lb_common::decide::Sighting;
 use lb_common::family::Family;
 use lb_common::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use lb_common::flows::{FlowTable, Found};
@@ -12,11 +13,14 @@ use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::config::{SEED, TIMEOUTS};
 use lb_common::table::device::Role;
+use lb_common::table::frontend::FrontendKind;
 use lb_common::table::region::{RegionHeader, WhenEmpty};
 use lb_common::table::service::Audience;
 use lb_common::table::source_range::SourceRangeKey;
 use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
+
+use super::decided::decided;
 
 /// One thing that was looked at, and what it said.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,6 +36,8 @@ pub struct Step {
 pub struct Trace<F: Family> {
     /// The packet.
     pub tuple: FlowTuple<F>,
+    /// By which kind of device it comes.
+    pub role: Role,
     /// What was looked at, in order.
     pub steps: Vec<Step>,
     /// Why the packet ends as it does.
@@ -42,10 +48,38 @@ pub struct Trace<F: Family> {
     pub entry: Option<FlowEntry<F>>,
     /// Who a new flow would go to, also where an old one was found.
     pub new_flow_to: Option<BackendId>,
+    /// The packet as it leaves, where it gets a source address of this node on its way out.
+    pub leaves: Option<FlowTuple<F>>,
 }
 
-/// Follows a packet with `tuple` and `tcp_flags` that a pod sends.
+/// Follows a packet with `tuple` and `tcp_flags` that comes by a device with this `role`.
 pub fn trace<F: Family>(
+    role: Role,
+    tuple: &FlowTuple<F>,
+    tcp_flags: u8,
+    tables: &impl Tables,
+    now: Seconds,
+) -> Trace<F> {
+    let mut trace = steps(role, tuple, tcp_flags, tables, now);
+    let hook = Hook::Ingress;
+    let decided = decided(tables, &Sighting { role, hook, now }, tuple, tcp_flags);
+    if decided.reason != trace.reason {
+        trace.step("decision", decided.reason.explanation().trim().to_owned());
+    }
+    trace.reason = decided.reason;
+    trace.entry = trace.entry.and_then(|entry| {
+        let translated = decided.translated?;
+        Some(FlowEntry {
+            translated,
+            ..entry
+        })
+    });
+    trace
+}
+
+/// Looks at one thing after the other.
+fn steps<F: Family>(
+    role: Role,
     tuple: &FlowTuple<F>,
     tcp_flags: u8,
     tables: &impl Tables,
@@ -53,13 +87,15 @@ pub fn trace<F: Family>(
 ) -> Trace<F> {
     let mut trace = Trace {
         tuple: *tuple,
+        role,
         steps: Vec::new(),
         reason: Reason::NotService,
         service_index: None,
         entry: None,
         new_flow_to: None,
+        leaves: None,
     };
-    if !lookup::may_concern::<F>(tables, (Role::Workload, Hook::Ingress), tuple) {
+    if !lookup::may_concern::<F>(tables, (role, Hook::Ingress), tuple) {
         trace.step("address filter", "no service has this address".to_owned());
         if lookup::in_service_cidr::<F>(tables, tuple.destination) {
             trace.step("service CIDR", "the address is in it".to_owned());
@@ -67,10 +103,11 @@ pub fn trace<F: Family>(
         }
         return trace;
     }
-    trace.step(
-        "address filter",
-        "a service may have this address".to_owned(),
-    );
+    let may_be = match role {
+        Role::Workload => "a service may have this address",
+        Role::Uplink => "a service may have this address or node port",
+    };
+    trace.step("address filter", may_be.to_owned());
     let event = match tuple.protocol {
         Protocol::Tcp => Event::tcp(tcp_flags),
         Protocol::Udp => Event::Udp,
@@ -86,6 +123,39 @@ pub fn trace<F: Family>(
 }
 
 impl<F: Family> Trace<F> {
+    /// Follows the translated packet out of an uplink called `device`, whose addresses `tables` have.
+    pub fn leave(&mut self, device: &str, tcp_flags: u8, tables: &impl Tables, now: Seconds) {
+        let Some(translated) = self.entry.map(|entry| entry.translated) else {
+            return;
+        };
+        let seen = Sighting {
+            role: Role::Uplink,
+            hook: Hook::Egress,
+            now,
+        };
+        let left = decided(tables, &seen, &translated, tcp_flags);
+        let what = match (left.reason, left.translated) {
+            (Reason::NewSource, Some(_)) => {
+                "the packet gets an address of this node and a port that no flow has".to_owned()
+            }
+            (_, Some(_)) => "the packet keeps the address of this node that it has".to_owned(),
+            (reason, None) => reason.explanation().trim().to_owned(),
+        };
+        self.step("source", format!("leaves by {device}, an uplink: {what}"));
+        self.leaves = left.translated;
+        if left.translated.is_none() {
+            self.reason = left.reason;
+        }
+    }
+
+    /// The backend is on this node, or behind a device without programs.
+    pub fn stay(&mut self) {
+        if self.entry.is_some() && self.role == Role::Uplink {
+            let what = "the packet leaves by no uplink: the backend sees the client's address";
+            self.step("source", what.to_owned());
+        }
+    }
+
     fn step(&mut self, name: &'static str, finding: String) {
         self.steps.push(Step { name, finding });
     }
@@ -165,16 +235,19 @@ fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, now: Seconds,
     let index = frontend.service_index();
     trace.service_index = Some(index);
     let kind = frontend.kind();
-    let audience = lookup::audience::<F>(tables, Role::Workload, kind, tuple.source);
+    let audience = lookup::audience::<F>(tables, trace.role, kind, tuple.source);
     let policy = match audience {
         Audience::Internal => "the internal policy's set of backends",
         Audience::External => "the external policy's set of backends",
         Audience::Inside => "the set of all backends: a client of the cluster",
     };
-    trace.step(
-        "frontend",
-        "a service port has this address, port and protocol".to_owned(),
-    );
+    let has = match kind {
+        Some(FrontendKind::NodePort) => {
+            "a service port has this node port, and the address takes node ports"
+        }
+        _ => "a service port has this address, port and protocol",
+    };
+    trace.step("frontend", has.to_owned());
     if frontend.has_source_ranges() {
         let client = SourceRangeKey::client(index, F::mapped(tuple.source));
         if !tables.has_source_range(&client) {
@@ -288,7 +361,7 @@ fn select_backend<F: Family>(
                 },
                 direction: Direction::Original,
                 path: Path::Routed,
-                is_from_outside: false,
+                is_from_outside: trace.role == Role::Uplink,
                 service,
                 backend,
             });

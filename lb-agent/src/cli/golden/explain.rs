@@ -13,6 +13,7 @@ use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::SERVICE_CIDR_COUNTS;
+use lb_common::table::device::Role;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{Audience, ServiceWord};
@@ -24,6 +25,7 @@ use super::{check, connections, document, names, tables};
 use crate::cli::explain::{Trace, trace};
 use crate::cli::render;
 use crate::cli::view::explain::explanation;
+use crate::cli::view::mapped;
 use crate::cli::view::services::services;
 use crate::dataplane::Actual;
 
@@ -102,7 +104,8 @@ impl<'a> Tables for &'a Fake {
     }
 
     fn source_address<F: Family>(&self) -> F::Address {
-        F::from_halves([0; 2])
+        let address = mapped(std::net::IpAddr::from([192, 0, 2, 1]));
+        F::from_mapped(address).unwrap_or_else(|| F::from_halves([0; 2]))
     }
 
     fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
@@ -156,7 +159,7 @@ fn explained(name: &str, trace: &Trace<V4>) {
 
 #[test]
 fn golden_explain_a_new_flow() {
-    let trace = trace(&to([10, 96, 0, 1], 80), SYN, &&fake(), NOW);
+    let trace = trace(Role::Workload, &to([10, 96, 0, 1], 80), SYN, &&fake(), NOW);
     assert_eq!(trace.reason, Reason::NewFlow);
     assert_eq!(
         trace.entry.map(|entry| entry.backend),
@@ -169,22 +172,39 @@ fn golden_explain_a_new_flow() {
 #[test]
 fn golden_explain_an_established_flow() {
     let fake = fake();
-    let first = trace(&to([10, 96, 0, 1], 80), SYN, &&fake, NOW);
+    let first = trace(Role::Workload, &to([10, 96, 0, 1], 80), SYN, &&fake, NOW);
     let entry = first.entry.unwrap();
     let table = FlowTable::<V4, _, _>::new((&fake).flows::<V4>(), 100, |_: State| Seconds(100));
+    let found = table.lookup(&entry.key, NOW).unwrap();
+    assert!(table.remove(found.location, found.control));
     let inserted = table.insert(&entry, State::Established, Seconds(NOW.0 - 10));
     assert!(matches!(inserted, Insertion::Inserted(_)));
-    let trace = trace(&entry.key.tuple, 16, &&fake, NOW);
+    let trace = trace(Role::Workload, &entry.key.tuple, 16, &&fake, NOW);
     assert_eq!(trace.reason, Reason::Established);
     explained("explain-established", &trace);
 }
 
 #[test]
+fn golden_explain_a_flow_from_outside_that_leaves_again() {
+    let fake = fake();
+    let mut trace = trace(Role::Uplink, &to([10, 96, 0, 1], 80), SYN, &&fake, NOW);
+    assert_eq!(trace.reason, Reason::NewFlow);
+    trace.leave("eth0", SYN, &&fake, NOW);
+    let left = trace.leaves.expect("a source of this node");
+    assert_eq!(left.source, [192, 0, 2, 1]);
+    assert_eq!(
+        left.source_port, 1024,
+        "the first of the range, where lots are 0"
+    );
+    explained("explain-outside", &trace);
+}
+
+#[test]
 fn golden_explain_refusals() {
-    let empty = trace(&to([10, 96, 0, 3], 443), SYN, &&fake(), NOW);
+    let empty = trace(Role::Workload, &to([10, 96, 0, 3], 443), SYN, &&fake(), NOW);
     assert_eq!(empty.reason, Reason::NoEndpoints);
     explained("explain-no-endpoints", &empty);
-    let foreign = trace(&to([192, 0, 2, 1], 443), SYN, &&fake(), NOW);
+    let foreign = trace(Role::Workload, &to([192, 0, 2, 1], 443), SYN, &&fake(), NOW);
     assert_eq!(foreign.reason, Reason::NotService);
     assert_eq!(foreign.entry, None);
 }

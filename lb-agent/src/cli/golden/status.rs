@@ -3,8 +3,9 @@
 use lb_common::table::counter::Counter;
 use lb_common::verdict::Reason;
 
-use super::{check, document, map_inputs, names, tables};
+use super::{check, device_inputs, document, map_inputs, names, tables};
 use crate::cli::render;
+use crate::cli::view::interfaces::interfaces;
 use crate::cli::view::maps::maps;
 use crate::cli::view::status::{StatusInputs, status};
 use crate::status::{AgentStatus, ApiStatus};
@@ -62,7 +63,7 @@ fn golden_status() {
             names: &names,
             agent,
             maps: &maps,
-            interfaces: 2,
+            interfaces: &interfaces(&device_inputs()),
             counters: &counters,
             now: 8_012,
         });

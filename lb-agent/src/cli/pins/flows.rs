@@ -118,10 +118,11 @@ fn flush_table<F: Family, B: Buckets<F>, T: Timeouts>(
     deleted
 }
 
-/// Where the second pair of a flow to oneself is found: its packets come back to the pod as they
-/// left, and get their source changed there.
+/// Where the second pair of a flow is found that may have one. Packets of a pod to itself come back to
+/// it as they left, and get their source changed there; those from outside get it where they leave.
 fn second_leg<F: Family>(entry: &FlowEntry<F>) -> Option<FlowKey<F>> {
-    (entry.translated.source == entry.translated.destination).then_some(FlowKey {
+    let is_to_itself = entry.translated.source == entry.translated.destination;
+    (is_to_itself || entry.is_from_outside).then_some(FlowKey {
         tuple: entry.translated,
         hook: Hook::Egress,
     })
@@ -156,6 +157,7 @@ pub(crate) fn input<F: Family>(
         protocol: key.protocol,
         is_original: entry.direction == Direction::Original,
         is_ingress: entry.key.hook == Hook::Ingress,
+        is_from_outside: entry.is_from_outside,
         source: socket(key.source, key.source_port),
         destination: socket(key.destination, key.destination_port),
         translated_source: socket(translated.source, translated.source_port),
@@ -217,6 +219,41 @@ mod tests {
             service: ServiceId::new(1, 0),
             backend: BackendId::new(backend.into(), 0),
         }
+    }
+
+    /// A client from outside, whose packets leave with an address of this node.
+    #[test]
+    fn flushing_frees_both_pairs_of_a_flow_that_leaves_again() {
+        let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 64)
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        let buckets = AtomicBuckets::new::<V4>(&words, BUCKETS).unwrap();
+        let timeouts = |_: State| Seconds(1000);
+        let flows = FlowTable::<V4, _, _>::new(buckets, 7, timeouts);
+        let came = FlowEntry {
+            is_from_outside: true,
+            ..entry(1, 40_000, 2)
+        };
+        let left = FlowEntry {
+            key: FlowKey {
+                tuple: came.translated,
+                hook: Hook::Egress,
+            },
+            translated: FlowTuple {
+                source: [192, 0, 2, 1],
+                source_port: 1234,
+                ..came.translated
+            },
+            ..came
+        };
+        let now = clock::flow_seconds();
+        for half in [came.partner(), came, left.partner(), left] {
+            let inserted = flows.insert(&half, State::Established, now);
+            assert!(matches!(inserted, Insertion::Inserted(_)));
+        }
+        let is_flow = |input: &FlowInput| input.is_original && input.is_ingress;
+        assert_eq!(flush_table(&flows, BUCKETS, &timeouts, &is_flow), 1);
+        for_each(&flows, BUCKETS, |found| panic!("{found:?} is left"));
     }
 
     #[test]

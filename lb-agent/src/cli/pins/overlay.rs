@@ -1,9 +1,10 @@
 //! The pinned tables for a decision that leaves no trace: it reads what the kernel reads, and its
 //! writes stay in this process.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -23,6 +24,8 @@ use lb_common::verdict::Reason;
 use zerocopy::FromBytes as _;
 
 use crate::cli::error::CliError;
+use crate::cli::view::mapped;
+use crate::clock;
 use crate::dataplane::bpf::Wire;
 use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::layout::Table;
@@ -167,6 +170,10 @@ pub(crate) struct DryTables {
     flows_v6: WordReader,
     changes: Changes,
     notes: RefCell<Vec<Reason>>,
+    /// The addresses of the device that the packet leaves by.
+    sources: Vec<IpAddr>,
+    /// What the last random number was made of.
+    drawn: Cell<u64>,
 }
 
 impl DryTables {
@@ -188,7 +195,14 @@ impl DryTables {
             flows_v6: words(Table::FlowsV6)?,
             changes: Changes::default(),
             notes: RefCell::default(),
+            sources: Vec::new(),
+            drawn: Cell::new(u64::from(clock::flow_seconds().0)),
         })
+    }
+
+    /// The packet leaves by a device with these addresses.
+    pub(crate) fn leave_by(&mut self, sources: Vec<IpAddr>) {
+        self.sources = sources;
     }
 }
 
@@ -268,9 +282,14 @@ impl Tables for DryTables {
         false
     }
 
-    /// Nor is the device that a packet leaves by.
     fn source_address<F: Family>(&self) -> F::Address {
-        F::from_halves([0; 2])
+        let mut sources = self.sources.iter().copied();
+        sources
+            .find_map(|address| {
+                let of_family = address.is_ipv6() == F::IS_V6;
+                F::from_mapped(mapped(address)).filter(|_| of_family)
+            })
+            .unwrap_or_else(|| F::from_halves([0; 2]))
     }
 
     fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
@@ -283,7 +302,11 @@ impl Tables for DryTables {
 
     fn opened(&self, _service: ServiceId, _backend: BackendId) {}
 
+    /// Splitmix: other numbers at each call, of which nobody expects more.
     fn random(&self) -> u32 {
-        0
+        let state = self.drawn.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.drawn.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        lb_common::hash::upper(mixed ^ (mixed >> 27))
     }
 }

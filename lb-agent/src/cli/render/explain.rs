@@ -80,6 +80,9 @@ pub fn explain_into(out: &mut impl Write, view: &ExplainView, style: Style) -> i
     if let Some(translated) = &view.translated {
         writeln!(out, "goes on as  {}", tuple(translated))?;
     }
+    if let Some(leaves) = &view.leaves {
+        writeln!(out, "leaves as   {}", tuple(leaves))?;
+    }
     if let Some(reply) = &view.reply {
         writeln!(
             out,

@@ -15,11 +15,13 @@ pub fn flows_into(out: &mut impl Write, flows: &[FlowView], style: Style) -> io:
         text("CLIENT"),
         text("FRONTEND"),
         text("BACKEND"),
+        text("SEEN AS"),
         text("STATE"),
         number("IDLE"),
         number("EXPIRES"),
         text("REPLIED").wide(),
         text("PORT CHANGED").wide(),
+        text("HALVES").wide(),
         text("SERVICE"),
     ]);
     for flow in flows {
@@ -33,16 +35,31 @@ pub fn flows_into(out: &mut impl Write, flows: &[FlowView], style: Style) -> io:
             flow.client.into(),
             flow.frontend.into(),
             flow.backend.into(),
+            flow.source.map_or_else(|| "client".into(), Into::into),
             Cell::toned(flow.state, tone),
             units::seconds(flow.idle_seconds).into(),
             format!("in {}", units::seconds(flow.expires_in_seconds)).into(),
             if flow.confirmed { "yes" } else { "no" }.into(),
             flow.changed_port
                 .map_or_else(|| "no".into(), |port| format!("to {port}").into()),
+            halves(flow).into(),
             flow.service.as_str().into(),
         ]);
     }
     table.print_into(out, style)
+}
+
+/// Which entries of the table stand for the flow.
+fn halves(flow: &FlowView) -> String {
+    if !flow.missing.is_empty() {
+        return format!("without {}", flow.missing.join(", "));
+    }
+    let all = if flow.source.is_some() {
+        "all 4"
+    } else {
+        "both"
+    };
+    all.to_owned()
 }
 
 /// The counts, by what flows are counted by.

@@ -43,8 +43,17 @@ pub fn interfaces_into(
             Cell::toned(interface.state, tone),
             interface.path.into(),
             or_none((!sources.is_empty()).then_some(sources.as_str())),
-            or_none(interface.why.as_deref()),
+            or_none(why(interface).as_deref()),
         ]);
     }
     table.print_into(out, style)
+}
+
+/// Why the device has its role, or has none.
+fn why(interface: &InterfaceView) -> Option<String> {
+    let why = interface.why.as_ref()?;
+    Some(match &interface.obstacle {
+        Some(obstacle) => format!("{why}, but {obstacle}"),
+        None => why.clone(),
+    })
 }

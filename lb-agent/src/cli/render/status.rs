@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 
+use super::interfaces::interfaces_into;
 use super::style::{Style, Tone};
 use super::table::{Cell, Table, number, text};
 use super::units;
+use crate::cli::view::interfaces::InterfaceView;
 use crate::cli::view::status::{AgentView, CounterView, Health, StatusView};
 
 /// The state of a node: health first, then what it is made of.
@@ -58,6 +60,7 @@ pub fn status_into(
             .collect();
         writeln!(out, "            = {}", parts.join(" + "))?;
     }
+    devices_into(out, &status.devices, style)?;
     if !status.fullest.is_empty() {
         writeln!(out)?;
         let mut table = Table::new(&[
@@ -81,6 +84,28 @@ pub fn status_into(
         counters_into(out, &status.counters, style)?;
     }
     Ok(())
+}
+
+/// Uplinks, and what should be one, each with its reason; of workloads that work there are many alike,
+/// which are listed in wide output only.
+fn devices_into(out: &mut impl Write, devices: &[InterfaceView], style: Style) -> io::Result<()> {
+    let is_shown = |device: &&InterfaceView| {
+        style.wide || device.role != "workload" || device.state != "attached"
+    };
+    let shown: Vec<_> = devices.iter().filter(is_shown).cloned().collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let wide = Style {
+        wide: true,
+        ..style
+    };
+    interfaces_into(out, &shown, wide)?;
+    match devices.len() - shown.len() {
+        0 => Ok(()),
+        more => writeln!(out, "workloads that are attached: {more}"),
+    }
 }
 
 fn agent_into(out: &mut impl Write, agent: &AgentView) -> io::Result<()> {

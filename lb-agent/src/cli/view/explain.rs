@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use lb_common::family::Family;
 use lb_common::flow::FlowTuple;
+use lb_common::table::device::Role;
 use serde::Serialize;
 
 use super::services::{BackendState, ServiceView, protocol_text};
@@ -33,6 +34,9 @@ pub struct ExplainView {
     pub verdict: VerdictView,
     /// The packet as it goes on, where it is translated.
     pub translated: Option<TupleView>,
+    /// The packet as it leaves this node, where it gets an address of this node on its way out. The
+    /// port is one that may be drawn.
+    pub leaves: Option<TupleView>,
     /// The way of the reply, where the packet is translated.
     pub reply: Option<ReplyView>,
 }
@@ -115,11 +119,22 @@ pub fn explanation<F: Family>(
         .and_then(|index| services.iter().find(|service| service.index == index));
     let translated = trace.entry.map(|entry| tuple(&entry.translated));
     let chosen = translated.as_ref().map(|tuple| tuple.destination);
+    let (hook, reply_hook) = match (trace.role, trace.leaves) {
+        (Role::Workload, _) => (
+            "tc ingress of the client's device",
+            "tc egress of the client's device",
+        ),
+        (Role::Uplink, None) => ("tc ingress of an uplink", "tc egress of an uplink"),
+        (Role::Uplink, Some(_)) => (
+            "tc ingress of an uplink, and tc egress of the one it leaves by",
+            "tc ingress and egress of the uplinks",
+        ),
+    };
     ExplainView {
         packet: tuple(&trace.tuple),
         client: client.map(str::to_owned),
         assumptions: assumptions.to_vec(),
-        hook: "tc ingress of the client's device",
+        hook,
         service: service.map(ServiceView::title),
         steps: trace
             .steps
@@ -136,12 +151,16 @@ pub fn explanation<F: Family>(
             explanation: trace.reason.explanation().trim(),
         },
         translated,
+        leaves: trace.leaves.as_ref().map(tuple),
         reply: trace.entry.map(|entry| {
             let partner = entry.partner();
+            let arrives = trace
+                .leaves
+                .map_or(partner.key.tuple, |left| left.reverse());
             ReplyView {
-                arrives: tuple(&partner.key.tuple),
+                arrives: tuple(&arrives),
                 leaves: tuple(&partner.translated),
-                hook: "tc egress of the client's device",
+                hook: reply_hook,
             }
         }),
     }

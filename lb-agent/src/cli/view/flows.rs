@@ -1,4 +1,5 @@
-//! Flows: connections that are translated, each once, although the table holds two halves.
+//! Flows: connections that are translated, each once, although the table holds two halves, or four
+//! where the backend sees an address of this node.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +23,11 @@ pub struct FlowView {
     pub frontend: SocketAddr,
     /// Who serves.
     pub backend: SocketAddr,
-    /// The source port that the backend sees, where it is another than the client's.
+    /// As whom the backend sees the client, where that is an address of this node.
+    pub source: Option<SocketAddr>,
+    /// Halves that are not in the table; the next packet of the other direction makes them again.
+    pub missing: Vec<&'static str>,
+    /// The source port that the host sees, where it is another than the client's.
     pub changed_port: Option<u16>,
     /// Service port as `namespace/name:port`; `#index` where names are not known.
     pub service: String,
@@ -65,7 +70,7 @@ pub struct FlowStatsView {
 pub struct FlowTableView {
     /// The map's name.
     pub name: String,
-    /// Entries in use; a flow takes two, one that dials itself four.
+    /// Entries in use; a flow takes two, one that dials itself or leaves by this node's address four.
     pub used: u64,
     /// Entries that fit.
     pub capacity: u64,
@@ -75,10 +80,15 @@ pub struct FlowTableView {
 #[must_use]
 pub fn flows(entries: &[FlowInput], names: &Names) -> Vec<FlowView> {
     let services = by_id(names);
+    let halves = Halves::of(entries);
     let mut views: Vec<FlowView> = entries
         .iter()
         .filter(|entry| is_flow(entry) && !entry.expires_in.is_zero())
-        .map(|entry| view(entry, services.get(&entry.service).copied()))
+        .map(|entry| FlowView {
+            source: halves.source(entry),
+            missing: halves.missing(entry),
+            ..view(entry, services.get(&entry.service).copied())
+        })
         .collect();
     views.sort_by(|a, b| {
         (&a.service, a.client, a.frontend, a.protocol)
@@ -87,7 +97,68 @@ pub fn flows(entries: &[FlowInput], names: &Names) -> Vec<FlowView> {
     views
 }
 
-/// One flow by itself.
+/// The live entries, by what finds them.
+struct Halves<'a> {
+    entries: BTreeMap<HalfKey, &'a FlowInput>,
+}
+
+/// Protocol, source, destination, and whether at ingress.
+type HalfKey = (u8, SocketAddr, SocketAddr, bool);
+
+impl<'a> Halves<'a> {
+    fn of(entries: &'a [FlowInput]) -> Self {
+        let live = entries.iter().filter(|entry| !entry.expires_in.is_zero());
+        Self {
+            entries: live.map(|entry| (key(entry), entry)).collect(),
+        }
+    }
+
+    /// The entry by which the packets of a flow leave, where it came from outside and leaves again.
+    fn leaving(&self, flow: &FlowInput) -> Option<&FlowInput> {
+        let (source, destination) = (flow.translated_source, flow.translated_destination);
+        let key = (flow.protocol.number(), source, destination, false);
+        let leaving = self.entries.get(&key).copied();
+        leaving.filter(|entry| entry.is_original && flow.is_from_outside)
+    }
+
+    fn source(&self, flow: &FlowInput) -> Option<SocketAddr> {
+        Some(self.leaving(flow)?.translated_source)
+    }
+
+    fn missing(&self, flow: &FlowInput) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if !self.has_partner(flow) {
+            missing.push("reply");
+        }
+        if self.leaving(flow).is_some_and(|it| !self.has_partner(it)) {
+            missing.push("reply to this node's address");
+        }
+        missing
+    }
+
+    fn has_partner(&self, entry: &FlowInput) -> bool {
+        let (source, destination) = (entry.translated_destination, entry.translated_source);
+        let key = (
+            entry.protocol.number(),
+            source,
+            destination,
+            !entry.is_ingress,
+        );
+        self.entries.contains_key(&key)
+    }
+}
+
+const fn key(entry: &FlowInput) -> HalfKey {
+    let (source, destination) = (entry.source, entry.destination);
+    (
+        entry.protocol.number(),
+        source,
+        destination,
+        entry.is_ingress,
+    )
+}
+
+/// One flow by itself, without what other entries say of it.
 #[must_use]
 pub fn view_of(entry: &FlowInput, names: &Names) -> FlowView {
     let is_its = |service: &&ServiceName| ServiceId::from_raw(service.id) == entry.service;
@@ -108,6 +179,8 @@ fn view(entry: &FlowInput, service: Option<&ServiceName>) -> FlowView {
         client: entry.source,
         frontend: entry.destination,
         backend: entry.translated_destination,
+        source: None,
+        missing: Vec::new(),
         changed_port: (entry.source.port() != entry.translated_source.port())
             .then(|| entry.translated_source.port()),
         service: service.map_or_else(

@@ -15,11 +15,14 @@ pub struct InterfaceView {
     pub index: u32,
     /// Name; `None` once the device is gone.
     pub name: Option<String>,
-    /// What it leads to: `workload`, `uplink`, or `unknown` where no record says.
+    /// What it leads to: `workload`, `uplink`, `none` where it cannot be what it should be, or
+    /// `unknown` where no record says.
     pub role: &'static str,
     /// Why it has that role, in words that follow its name.
     pub why: Option<String>,
-    /// How packets are translated on it.
+    /// Why it cannot be an uplink, though it should be one.
+    pub obstacle: Option<String>,
+    /// How packets are translated on it: `tc`, or `none`.
     pub path: &'static str,
     /// By which addresses flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
@@ -44,10 +47,16 @@ pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
             role: match device.role {
                 Some(Role::Workload) => "workload",
                 Some(Role::Uplink) => "uplink",
+                None if device.obstacle.is_some() => "none",
                 None => "unknown",
             },
             why: device.why.clone(),
-            path: "tc",
+            obstacle: device.obstacle.clone(),
+            path: if device.has_ingress || device.has_egress {
+                "tc"
+            } else {
+                "none"
+            },
             sources: device.sources.clone(),
             bridge: device.bridge.clone(),
             ingress: device.has_ingress,

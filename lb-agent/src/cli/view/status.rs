@@ -4,6 +4,7 @@ use lb_common::table::counter::Counter;
 use lb_common::verdict::{Kind, Reason};
 use serde::Serialize;
 
+use super::interfaces::InterfaceView;
 use super::maps::{MapView, PRESSURE_WARNING_PERCENT};
 use crate::dataplane::Actual;
 use crate::plan::names::Names;
@@ -25,6 +26,8 @@ pub struct StatusView {
     pub backends: usize,
     /// Devices with programs.
     pub interfaces: usize,
+    /// What each device is that has programs or should have them, and why.
+    pub devices: Vec<InterfaceView>,
     /// Memory of all maps in bytes, by the kernel's own accounting.
     pub memory_bytes: u64,
     /// How that is made up.
@@ -151,8 +154,8 @@ pub struct StatusInputs<'a> {
     pub agent: Option<(&'a AgentStatus, bool)>,
     /// The maps.
     pub maps: &'a [MapView],
-    /// Number of devices with programs.
-    pub interfaces: usize,
+    /// Devices with programs, and those that should have them.
+    pub interfaces: &'a [InterfaceView],
     /// The counters.
     pub counters: &'a [(Reason, Counter)],
     /// Seconds since the Unix epoch.
@@ -192,7 +195,8 @@ pub fn status(inputs: &StatusInputs<'_>) -> StatusView {
             .filter(|key| key.protocol().is_some())
             .count(),
         backends: inputs.tables.backends.len(),
-        interfaces: inputs.interfaces,
+        interfaces: inputs.interfaces.iter().filter(has_programs).count(),
+        devices: inputs.interfaces.to_vec(),
         memory_bytes: inputs.maps.iter().map(|map| map.memory_bytes).sum(),
         memory: memory(inputs.maps),
         fullest,
@@ -210,6 +214,10 @@ pub fn status(inputs: &StatusInputs<'_>) -> StatusView {
             .collect(),
         problems,
     }
+}
+
+const fn has_programs(interface: &&InterfaceView) -> bool {
+    interface.obstacle.is_none()
 }
 
 const fn health(inputs: &StatusInputs<'_>, problems: &[String]) -> Health {
