@@ -1,9 +1,9 @@
 //! The matrix of everything a Service address is: who dials what, and who should answer.
 //!
 //! No cell is written down by hand. [`Cell::all`] is the product of all [dimensions](dimension),
-//! [`standing`] says which of them make sense and can run today, [`expectation`] what then happens,
-//! and [`cover`](cover::cover) chooses few in which every pair of values meets. [`stage`] makes them
-//! real.
+//! [`standing`](fn@standing) says which of them make sense and can run today,
+//! [`expectation`](fn@expectation) what then happens, and [`cover`](cover::cover) chooses few in which
+//! every pair of values meets. [`stage`] makes them real.
 //!
 //! There are three nodes. Node 1 is *here*: the endpoints that are local are its. Node 2 has the
 //! remote ones, and nobody's clients. Node 3 has clients, and no endpoint.
