@@ -16,6 +16,7 @@ pub mod insert;
 pub mod layout;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
+pub mod peek;
 pub mod sweep;
 
 use core::marker::PhantomData;
@@ -23,6 +24,8 @@ use core::marker::PhantomData;
 pub use buckets::{Bucket, Buckets};
 pub use control::Control;
 pub use insert::{Contest, Insert, Insertion, Placed, Placement, Step, Vacancy};
+pub use layout::{KeyWords, TupleWords};
+pub use peek::Peeked;
 pub use sweep::{Slot, Tidied};
 
 use crate::conntrack::State;
@@ -31,7 +34,7 @@ use crate::flow::{FlowEntry, FlowKey};
 use crate::hash;
 use crate::id::Seconds;
 use crate::room::Room;
-use layout::{KeyWords, Value};
+use layout::Value;
 
 /// Slots of a bucket: their control words fill one cache line. The model checker gets two: its work
 /// grows with every word that is looked at, and the algorithm knows only first, own and others.
@@ -278,7 +281,12 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// What a search for `key` needs.
     #[inline(always)]
     pub fn probe(&self, key: &FlowKey<F>) -> Probe {
-        let key = KeyWords::new(key);
+        self.probe_words(KeyWords::new(key))
+    }
+
+    /// The same, of a key that is words already.
+    #[inline(always)]
+    fn probe_words(&self, key: KeyWords) -> Probe {
         let hash = key.hash::<F>(self.seed);
         let mask = self.buckets.count().wrapping_sub(1);
         let first = hash::lower(hash) & mask;

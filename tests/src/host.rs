@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::conntrack::State;
-use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
+use lb_common::decide::{
+    Action, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload, Verdict, Workspace,
+    decide, glance,
+};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Protocol};
 use lb_common::flows::{Buckets, Location, SLOTS, Slot};
@@ -48,8 +51,51 @@ pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> End
     run_at(tables, (Role::Workload, hook), frame, now)
 }
 
-/// Runs one packet that is seen at this side of such a device.
+/// Runs one packet that is seen at this side of such a device. Where a glance tells what becomes of it,
+/// the whole decision must tell the same.
 pub fn run_at(
+    tables: &MemoryTables,
+    (role, hook): (Role, Hook),
+    frame: &[u8],
+    now: Seconds,
+) -> Ended {
+    let mut glanced = frame.to_vec();
+    let told = match (role, hook) {
+        (Role::Workload, Hook::Ingress) => at_a_glance::<FromWorkload>(tables, &mut glanced, now),
+        (Role::Workload, Hook::Egress) => at_a_glance::<ToWorkload>(tables, &mut glanced, now),
+        (Role::Uplink, Hook::Ingress) => at_a_glance::<FromUplink>(tables, &mut glanced, now),
+        (Role::Uplink, Hook::Egress) => at_a_glance::<ToUplink>(tables, &mut glanced, now),
+    };
+    let ended = run_whole(tables, (role, hook), frame, now);
+    if let Some((code, reason)) = told {
+        let told = Ended {
+            code,
+            reason,
+            frame: glanced,
+        };
+        assert_eq!(told, ended, "a glance says the same as the whole decision");
+    } else {
+        assert_eq!(glanced, frame, "an unclear glance changes nothing");
+    }
+    ended
+}
+
+/// What a glance tells, and what it makes of the frame.
+fn at_a_glance<S: Side>(
+    tables: &MemoryTables,
+    frame: &mut [u8],
+    now: Seconds,
+) -> Option<(Code, Reason)> {
+    let Glance { is_clear, verdict } = glance::<S>(&mut Frame(frame), || now, &tables);
+    let code = match verdict.action {
+        Action::Drop => Code::Drop,
+        _ => Code::Next,
+    };
+    is_clear.then_some((code, verdict.reason))
+}
+
+/// The packet's way without a glance.
+fn run_whole(
     tables: &MemoryTables,
     (role, hook): (Role, Hook),
     frame: &[u8],
