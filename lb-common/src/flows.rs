@@ -106,7 +106,7 @@ pub struct FlowTable<F, B, T> {
 }
 
 /// A key, prepared for the search. No gap is in it: see [`Spot`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Probe {
     key: KeyWords,
@@ -208,13 +208,13 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Where exactly this `entry` is, if it is live: same key, same value.
     #[inline(always)]
     pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
-        let mut probe = Probe::default();
-        self.buckets.probe(self, &entry.key, &mut probe);
+        let mut placed = Placed::default();
+        self.buckets.probe(self, &entry.key, &mut placed.probe);
         let mut spot = Spot::default();
-        if !self.settled(&probe, now, &mut spot) {
+        if !self.settled(&placed.probe, now, &mut spot) {
             return None;
         }
-        let placed = Placed::at(&spot);
+        placed.move_to(&spot);
         self.buckets
             .holds(self, entry, &placed)
             .then_some((placed.location, placed.control))
@@ -321,9 +321,18 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         true
     }
 
+    /// Begins to fetch the bucket that is looked at after the first.
+    #[inline(always)]
+    fn approach_second(&self, probe: &Probe) {
+        if let Some(bucket) = self.buckets.bucket(probe.second) {
+            bucket.approach();
+        }
+    }
+
     /// Where the live entry with the probe's key is.
     #[inline(always)]
     fn locate(&self, probe: &Probe, now: Seconds) -> Option<(Location, Control, State)> {
+        self.approach_second(probe);
         self.locate_in(probe.first, probe, now)
             .or_else(|| self.locate_in(probe.second, probe, now))
     }

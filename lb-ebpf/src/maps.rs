@@ -68,7 +68,7 @@ pub(crate) static BACKEND_STATS: Array<u64> = Array::with_max_entries(1024, MMAP
 pub(crate) static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Working memory of a packet: see `hook::tc`.
-pub(crate) type ScratchWords = [u64; 112];
+pub(crate) type ScratchWords = [u64; 128];
 
 #[map]
 pub(crate) static SCRATCH_V4: PerCpuArray<ScratchWords> = PerCpuArray::with_max_entries(1, 0);

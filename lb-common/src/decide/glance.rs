@@ -231,7 +231,7 @@ fn translate<F: Family>(
     };
     packet.fix_l4(ChecksumFix {
         offset: l4::<F>().wrapping_add(offset),
-        address_delta: delta(from.addresses != to.addresses, change),
+        address_delta: delta(from.differs::<F>(to), change),
         port_delta: delta(from.ports != to.ports, from.port_change(to)),
         is_udp,
         is_v6: F::IS_V6,

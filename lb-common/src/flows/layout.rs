@@ -63,6 +63,19 @@ impl TupleWords {
         addresses_of::<F>(self.addresses)
     }
 
+    /// Whether the addresses of `other` are different. Compared one by one: arrays would have to lie
+    /// in memory for it.
+    #[inline(always)]
+    pub const fn differs<F: Family>(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, other.addresses);
+        let difference = a ^ e;
+        if F::IS_V6 {
+            difference | (b ^ f) | (c ^ g) | (d ^ h) != 0
+        } else {
+            difference != 0
+        }
+    }
+
     /// Adds up what changes if a packet gets the addresses of `new`: the change of a checksum.
     #[inline(always)]
     pub fn address_change<F: Family>(&self, new: &Self) -> Sum {
