@@ -107,7 +107,8 @@ mod tests {
             [second, second + 999_999_999, second.saturating_sub(1)]
         });
         for nanoseconds in spread.chain(edges).filter(|&it| it < 1 << 60) {
-            let expected = u32::try_from(nanoseconds / 1_000_000_000).unwrap();
+            let expected = nanoseconds.checked_div(1_000_000_000).unwrap();
+            let expected = u32::try_from(expected).unwrap();
             assert_eq!(Seconds::of_nanoseconds(nanoseconds), Seconds(expected));
         }
     }

@@ -17,7 +17,7 @@ use crate::flow::{Direction, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{KeyWords, TupleWords};
 use crate::id::{BackendId, Seconds};
 use crate::lookup;
-use crate::packet::Head;
+use crate::packet::Head as _;
 use crate::rewrite::{ChecksumFix, PacketRewrite};
 use crate::select;
 use crate::table::backend::BackendFlags;
@@ -196,8 +196,7 @@ fn is_plain_segment<F: Family>(packet: &mut impl PacketRewrite) -> bool {
 /// As [`super::established`] asks of UDP.
 #[inline(always)]
 fn serves(backend: BackendId, tables: &impl Tables) -> bool {
-    select::record(tables, backend)
-        .is_some_and(|record| record.flags().has(BackendFlags::SERVING))
+    select::record(tables, backend).is_some_and(|record| record.flags().has(BackendFlags::SERVING))
 }
 
 /// Gives the packet other addresses and ports, as [`crate::rewrite::apply`] would.
@@ -240,5 +239,9 @@ fn translate<F: Family>(
 
 #[inline(always)]
 fn delta(is_changed: bool, change: Sum) -> u32 {
-    if is_changed { change.in_memory_order() } else { 0 }
+    if is_changed {
+        change.in_memory_order()
+    } else {
+        0
+    }
 }

@@ -215,6 +215,12 @@ impl Contest {
 const UNCONFIRMED: u32 = 1 << 20;
 const ENDED: u32 = 2 << 20;
 const FREE: u32 = 3 << 20;
+/// A first bucket with so many free slots is taken whatever the second one has: who looks for the
+/// entry later then needs one bucket, one line of memory and one page fewer. Above that, the emptier of
+/// two keeps a table usable until nearly all of its slots are.
+const ROOMY: u32 = 6;
+/// What that is worth: more than any second bucket.
+const FIRST: u32 = 1 << 10;
 
 /// Bits of a rank that say which slot it is of.
 const SLOT_BITS: u32 = 3;
@@ -222,7 +228,8 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const _: () = assert!(SLOTS <= 1 << SLOT_BITS);
 
 impl<F: Family, B: Buckets<F>, T: Timeouts> Insert<F> for FlowTable<F, B, T> {
-    /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
+    /// Prefers a free slot in the first bucket while that is nearly empty, then one in the emptier
+    /// bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
     #[inline(always)]
     fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step {
@@ -368,7 +375,10 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             }
             best = bucket.obscure(best, control.0);
         }
-        let score = hash::lower(best >> SLOT_BITS);
+        let mut score = hash::lower(best >> SLOT_BITS);
+        if index == probe.first && score >= FREE.wrapping_add(ROOMY) {
+            score = score.wrapping_add(FIRST);
+        }
         if score > best_yet.score {
             *best_yet = Vacancy {
                 spot: Spot {
