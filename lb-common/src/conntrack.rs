@@ -121,6 +121,22 @@ impl State {
     }
 }
 
+/// Seconds after which what keeps a source port without need gives it up, see
+/// [`State::yields_port`]. Two of whole seconds are more than one.
+const PORT_GRACE: Seconds = Seconds(2);
+
+impl State {
+    /// Whether a flow in this state, last used `age` ago, leaves its source port to a newcomer that
+    /// finds no free one. One that has ended does: Linux, too, takes such a port for a new connection
+    /// after a second (`tcp_tw_reuse`), since by then sequence numbers and time stamps tell the two
+    /// apart. So does one that nobody has confirmed, or a flood of forged segments would hold all
+    /// ports of a backend for the time that a handshake may take.
+    #[inline(always)]
+    pub fn yields_port(self, age: Seconds) -> bool {
+        !self.is_confirmed() && age >= PORT_GRACE
+    }
+}
+
 /// What a packet means to its flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u8)]
@@ -245,6 +261,24 @@ pub const fn first(event: Event) -> State {
         Event::Udp => State::UdpNew,
         Event::SctpInit | Event::SctpOther => State::SctpNew,
         Event::SctpEnd => State::SctpShutdown,
+    }
+}
+
+/// Whether neither a plain acknowledgement nor a datagram that travels in `direction` takes a flow out
+/// of this state: nearly every packet finds its flow in such a one.
+#[inline(always)]
+pub const fn is_steady(state: State, direction: Direction) -> bool {
+    match state {
+        State::Established | State::FinWait | State::CloseWait | State::UdpStream => true,
+        State::UdpNew => matches!(direction, Direction::Original),
+        State::SynSent
+        | State::SynReceived
+        | State::LastAck
+        | State::TimeWait
+        | State::Closed
+        | State::SctpNew
+        | State::SctpEstablished
+        | State::SctpShutdown => false,
     }
 }
 

@@ -18,11 +18,13 @@
 mod create;
 mod error;
 mod established;
+mod glance;
 mod portless;
 mod side;
 mod source;
 
-use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
+pub use self::glance::{Glance, glance};
+pub use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;

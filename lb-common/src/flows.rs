@@ -16,6 +16,7 @@ pub mod insert;
 pub mod layout;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
+pub mod peek;
 pub mod sweep;
 
 use core::marker::PhantomData;
@@ -23,6 +24,8 @@ use core::marker::PhantomData;
 pub use buckets::{Bucket, Buckets};
 pub use control::Control;
 pub use insert::{Contest, Insert, Insertion, Placed, Placement, Step, Vacancy};
+pub use layout::{KeyWords, TupleWords};
+pub use peek::Peeked;
 pub use sweep::{Slot, Tidied};
 
 use crate::conntrack::State;
@@ -31,7 +34,7 @@ use crate::flow::{FlowEntry, FlowKey};
 use crate::hash;
 use crate::id::Seconds;
 use crate::room::Room;
-use layout::{KeyWords, Value};
+use layout::Value;
 
 /// Slots of a bucket: their control words fill one cache line. The model checker gets two: its work
 /// grows with every word that is looked at, and the algorithm knows only first, own and others.
@@ -103,7 +106,7 @@ pub struct FlowTable<F, B, T> {
 }
 
 /// A key, prepared for the search. No gap is in it: see [`Spot`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Probe {
     key: KeyWords,
@@ -205,13 +208,13 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// Where exactly this `entry` is, if it is live: same key, same value.
     #[inline(always)]
     pub fn find(&self, entry: &FlowEntry<F>, now: Seconds) -> Option<(Location, Control)> {
-        let mut probe = Probe::default();
-        self.buckets.probe(self, &entry.key, &mut probe);
+        let mut placed = Placed::default();
+        self.buckets.probe(self, &entry.key, &mut placed.probe);
         let mut spot = Spot::default();
-        if !self.settled(&probe, now, &mut spot) {
+        if !self.settled(&placed.probe, now, &mut spot) {
             return None;
         }
-        let placed = Placed::at(&spot);
+        placed.move_to(&spot);
         self.buckets
             .holds(self, entry, &placed)
             .then_some((placed.location, placed.control))
@@ -278,7 +281,12 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// What a search for `key` needs.
     #[inline(always)]
     pub fn probe(&self, key: &FlowKey<F>) -> Probe {
-        let key = KeyWords::new(key);
+        self.probe_words(KeyWords::new(key))
+    }
+
+    /// The same, of a key that is words already.
+    #[inline(always)]
+    fn probe_words(&self, key: KeyWords) -> Probe {
         let hash = key.hash::<F>(self.seed);
         let mask = self.buckets.count().wrapping_sub(1);
         let first = hash::lower(hash) & mask;
@@ -313,9 +321,18 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         true
     }
 
+    /// Begins to fetch the bucket that is looked at after the first.
+    #[inline(always)]
+    fn approach_second(&self, probe: &Probe) {
+        if let Some(bucket) = self.buckets.bucket(probe.second) {
+            bucket.approach();
+        }
+    }
+
     /// Where the live entry with the probe's key is.
     #[inline(always)]
     fn locate(&self, probe: &Probe, now: Seconds) -> Option<(Location, Control, State)> {
+        self.approach_second(probe);
         self.locate_in(probe.first, probe, now)
             .or_else(|| self.locate_in(probe.second, probe, now))
     }

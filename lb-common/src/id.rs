@@ -1,6 +1,8 @@
 //! Ids and small units: each a newtype, so that an index is never taken for a generation, nor
 //! seconds for nanoseconds.
 
+use crate::hash;
+
 /// Bits of an id that name a slot of its array; the rest is the generation.
 const INDEX_BITS: u32 = 22;
 /// Largest index an id can hold, and so the largest number of services or backends less one.
@@ -73,9 +75,43 @@ tagged_id! {
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Seconds(pub u32);
 
+impl Seconds {
+    /// The whole seconds in so many nanoseconds, fewer than 2^60 (36 years). BPF has neither the long
+    /// multiplication that would replace the division, nor a fast division: so the quotient is
+    /// estimated, at most two too small, and made right.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_nanoseconds(nanoseconds: u64) -> Self {
+        const SECOND: u64 = 1_000_000_000;
+        // 2^30 / 10^9 is 1 and so many parts of 2^34.
+        const PARTS: u64 = 1_266_874_889;
+        let units = nanoseconds >> 30;
+        let estimate = units.wrapping_add(units.wrapping_mul(PARTS) >> 34);
+        let rest = nanoseconds.wrapping_sub(estimate.wrapping_mul(SECOND));
+        // The sign bits of what is missing to one and to two seconds.
+        let one = (SECOND - 1).wrapping_sub(rest) >> 63;
+        let two = (2 * SECOND - 1).wrapping_sub(rest) >> 63;
+        Self(hash::lower(estimate.wrapping_add(one).wrapping_add(two)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_those_that_a_division_gives() {
+        let spread = (0..1_000_000_u64).map(|step| step.wrapping_mul(1_152_921_504_607));
+        let edges = (0..1_000_000_u64).flat_map(|step| {
+            let second = step * 1_151 * 1_000_000_000;
+            [second, second + 999_999_999, second.saturating_sub(1)]
+        });
+        for nanoseconds in spread.chain(edges).filter(|&it| it < 1 << 60) {
+            let expected = nanoseconds.checked_div(1_000_000_000).unwrap();
+            let expected = u32::try_from(expected).unwrap();
+            assert_eq!(Seconds::of_nanoseconds(nanoseconds), Seconds(expected));
+        }
+    }
 
     #[test]
     fn an_id_gives_back_what_it_was_made_of() {

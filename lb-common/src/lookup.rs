@@ -108,6 +108,17 @@ pub fn in_service_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> 
     in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, Cidr::<F>::FIRST_WORD, address)
 }
 
+/// The same, without a call where there is at most one, as in most clusters.
+#[inline(always)]
+pub fn in_few_service_cidrs<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
+    let first = Cidr::<F>::FIRST_WORD;
+    match count_of::<F>(tables.config(SERVICE_CIDR_COUNTS)) {
+        0 => false,
+        1 => Cidr::<F>::read_from(first, 0, |word| tables.config(word)).contains(address),
+        _ => in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, first, address),
+    }
+}
+
 /// Whether `address` is in a cluster CIDR.
 #[inline(always)]
 pub fn in_cluster_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
@@ -119,12 +130,7 @@ pub fn in_cluster_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> 
 /// how many there are.
 #[inline(never)]
 fn in_cidrs<F: Family>(tables: &impl Tables, counts: u32, first: u32, address: F::Address) -> bool {
-    let counts = tables.config(counts);
-    let count = if F::IS_V6 {
-        hash::upper(counts)
-    } else {
-        hash::lower(counts)
-    };
+    let count = count_of::<F>(tables.config(counts));
     let matches = |position| {
         let word = |word| tables.config(word);
         position < count && Cidr::<F>::read_from(first, position, word).contains(address)
@@ -142,6 +148,16 @@ fn in_cidrs<F: Family>(tables: &impl Tables, counts: u32, first: u32, address: F
 }
 
 const _: () = assert!(MAX_CIDRS == 8);
+
+/// The family's half of a word of counts.
+#[inline(always)]
+const fn count_of<F: Family>(counts: u64) -> u32 {
+    if F::IS_V6 {
+        hash::upper(counts)
+    } else {
+        hash::lower(counts)
+    }
+}
 
 /// The value of `key`. A value of another key means that the element was reused between the
 /// kernel's search and our read: the second search finds the truth.

@@ -13,6 +13,5 @@ pub(crate) fn nanoseconds() -> u64 {
 /// The same in whole seconds.
 #[inline(always)]
 pub(crate) fn seconds() -> Seconds {
-    // A division by a constant becomes a multiplication.
-    Seconds((nanoseconds() / 1_000_000_000) as u32)
+    Seconds::of_nanoseconds(nanoseconds())
 }

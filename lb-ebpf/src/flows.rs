@@ -104,22 +104,9 @@ impl<F: Family> Insert<F> for Steps {
     }
 
     #[inline(always)]
-    fn write(&self, entry: &FlowEntry<F>, placed: &Placed) {
-        let (entry, placed) = (ptr::from_ref(entry), ptr::from_ref(placed));
-        call!(write(entry.cast(), placed.cast()));
-    }
-
-    #[inline(always)]
-    fn promote(
-        &self,
-        entry: &FlowEntry<F>,
-        state: State,
-        now: Seconds,
-        placed: &mut Placed,
-    ) -> Step {
-        let (entry, placed) = (ptr::from_ref(entry), ptr::from_mut(placed));
-        let state = state.number();
-        Step::from_number(call!(promote(entry.cast(), state, now.0, placed.cast())))
+    fn promote(&self, state: State, now: Seconds, placed: &mut Placed) -> Step {
+        let placed = ptr::from_mut(placed);
+        Step::from_number(call!(promote(state.number(), now.0, placed.cast())))
     }
 
     #[inline(always)]

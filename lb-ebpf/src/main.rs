@@ -50,31 +50,30 @@ mod tables;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use lb_common::flow::Hook;
-use lb_common::table::device::Role;
+use lb_common::decide::{FromUplink, FromWorkload, ToUplink, ToWorkload};
 
 /// What a workload sends: host side of its veth, tcx ingress.
 #[classifier]
 fn lb_workload_ingress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Role::Workload, Hook::Ingress)
+    hook::tc::run::<FromWorkload>(ctx.skb.skb)
 }
 
 /// What a workload receives: host side of its veth, tcx egress.
 #[classifier]
 fn lb_workload_egress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Role::Workload, Hook::Egress)
+    hook::tc::run::<ToWorkload>(ctx.skb.skb)
 }
 
 /// What comes from other nodes and from outside: tcx ingress of an uplink.
 #[classifier]
 fn lb_uplink_ingress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Role::Uplink, Hook::Ingress)
+    hook::tc::run::<FromUplink>(ctx.skb.skb)
 }
 
 /// What goes there: tcx egress of an uplink.
 #[classifier]
 fn lb_uplink_egress(ctx: TcContext) -> i32 {
-    hook::tc::run(ctx.skb.skb, Role::Uplink, Hook::Egress)
+    hook::tc::run::<ToUplink>(ctx.skb.skb)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

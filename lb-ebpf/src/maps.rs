@@ -12,7 +12,7 @@ use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
 use lb_common::table::device::DeviceRecord;
-use lb_common::table::filter::{FILTER_WORDS, NODE_PORT_WORDS};
+use lb_common::table::filter::{BACKEND_FILTER_WORDS, NODE_PORT_WORDS, SERVICE_FILTER_WORDS};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::SERVICE_WORDS;
@@ -39,9 +39,11 @@ pub(crate) static FLOWS_V4: Array<BucketV4> = Array::with_max_entries(64, MMAPAB
 #[map]
 pub(crate) static FLOWS_V6: Array<BucketV6> = Array::with_max_entries(64, MMAPABLE);
 #[map]
-pub(crate) static SERVICE_FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, MMAPABLE);
+pub(crate) static SERVICE_FILTER: Array<u64> =
+    Array::with_max_entries(SERVICE_FILTER_WORDS, MMAPABLE);
 #[map]
-pub(crate) static BACKEND_FILTER: Array<u64> = Array::with_max_entries(FILTER_WORDS, MMAPABLE);
+pub(crate) static BACKEND_FILTER: Array<u64> =
+    Array::with_max_entries(BACKEND_FILTER_WORDS, MMAPABLE);
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(8192, 0);
@@ -68,7 +70,7 @@ pub(crate) static BACKEND_STATS: Array<u64> = Array::with_max_entries(1024, MMAP
 pub(crate) static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Working memory of a packet: see `hook::tc`.
-pub(crate) type ScratchWords = [u64; 112];
+pub(crate) type ScratchWords = [u64; 128];
 
 #[map]
 pub(crate) static SCRATCH_V4: PerCpuArray<ScratchWords> = PerCpuArray::with_max_entries(1, 0);

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
-use lb_common::packet::{PacketRead, PacketWrite};
+use lb_common::packet::{Head, PacketRead, PacketWrite};
 use lb_common::rewrite::{ChecksumFix, PacketRewrite};
 use lb_common::wire::ipv6::{Chain, Walk};
 
@@ -138,7 +138,107 @@ extern "C" fn extension_step(chain: *mut MaybeUninit<[u8; size_of::<Chain>()]>, 
     chain.step(bytes.to_ne_bytes()) as u32
 }
 
+/// The beginning of a packet's linear part, of which as much as was asked for is there.
+pub(crate) struct SkbHead {
+    start: usize,
+}
+
+/// One load of a [`SkbHead`]. The compiler would fetch what may lie unaligned byte by byte; packet
+/// memory may be read at any address wherever the processor can.
+macro_rules! load {
+    ($self:ident, $at:ident, $size:literal) => {{
+        #[cfg(target_arch = "bpf")]
+        {
+            let value: u64;
+            // SAFETY: `head` compared the range with the packet's end; the verifier proves it.
+            unsafe {
+                core::arch::asm!(
+                    concat!("{0} = *(", $size, " *)({1} + {2})"),
+                    out(reg) value,
+                    in(reg) $self.start,
+                    const $at,
+                    options(pure, readonly, nostack, preserves_flags)
+                );
+            }
+            value
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            ($self.start + $at) as u64
+        }
+    }};
+}
+
+/// One store likewise.
+macro_rules! store {
+    ($self:ident, $at:ident, $size:literal, $value:expr) => {{
+        let value: u64 = $value;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: as for `load`; a program that writes packet memory gets a private copy of the
+        // headers from the kernel beforehand.
+        unsafe {
+            core::arch::asm!(
+                concat!("*(", $size, " *)({0} + {2}) = {1}"),
+                in(reg) $self.start,
+                in(reg) value,
+                const $at,
+                options(nostack, preserves_flags)
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        let _ = ($self.start, $at, value);
+    }};
+}
+
+impl Head for SkbHead {
+    #[inline(always)]
+    fn byte<const AT: usize>(&self) -> u8 {
+        load!(self, AT, "u8") as u8
+    }
+
+    #[inline(always)]
+    fn half<const AT: usize>(&self) -> u16 {
+        u16::from_be(load!(self, AT, "u16") as u16)
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        u32::from_be(load!(self, AT, "u32") as u32)
+    }
+
+    #[inline(always)]
+    fn double<const AT: usize>(&self) -> u64 {
+        u64::from_be(load!(self, AT, "u64"))
+    }
+
+    #[inline(always)]
+    fn set_half<const AT: usize>(&mut self, value: u16) {
+        store!(self, AT, "u16", value.to_be().into());
+    }
+
+    #[inline(always)]
+    fn set_word<const AT: usize>(&mut self, value: u32) {
+        store!(self, AT, "u32", value.to_be().into());
+    }
+
+    #[inline(always)]
+    fn set_double<const AT: usize>(&mut self, value: u64) {
+        store!(self, AT, "u64", value.to_be());
+    }
+}
+
 impl PacketWrite for Skb {
+    type Head<'p> = SkbHead;
+
+    #[inline(always)]
+    fn head<const N: usize>(&mut self) -> Option<SkbHead> {
+        // SAFETY: the context is valid as long as the program runs.
+        let start = pinned(unsafe { (*self.skb).data } as usize);
+        // SAFETY: as above.
+        let end = unsafe { (*self.skb).data_end } as usize;
+        (start + N <= end).then_some(SkbHead { start })
+    }
+
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
         let place = self.linear::<N>(offset)?;

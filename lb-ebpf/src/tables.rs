@@ -386,6 +386,12 @@ impl<F: Family> Bucket for MapBucket<F> {
         unsafe { self.entry_word(slot, word).write_volatile(value) };
     }
 
+    /// A load whose result nobody waits for: BPF has no instruction to prefetch.
+    #[inline(always)]
+    fn approach(&self) {
+        self.control(0);
+    }
+
     #[inline(always)]
     fn obscure(&self, value: u64, by: u64) -> u64 {
         obscure(value, by)

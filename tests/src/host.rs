@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::conntrack::State;
-use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
+use lb_common::decide::{
+    Action, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload, Verdict,
+    Workspace, decide, glance,
+};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Protocol};
 use lb_common::flows::{Buckets, Location, SLOTS, Slot};
@@ -48,8 +51,51 @@ pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> End
     run_at(tables, (Role::Workload, hook), frame, now)
 }
 
-/// Runs one packet that is seen at this side of such a device.
+/// Runs one packet that is seen at this side of such a device. Where a glance tells what becomes of it,
+/// the whole decision must tell the same.
 pub fn run_at(
+    tables: &MemoryTables,
+    (role, hook): (Role, Hook),
+    frame: &[u8],
+    now: Seconds,
+) -> Ended {
+    let mut glanced = frame.to_vec();
+    let told = match (role, hook) {
+        (Role::Workload, Hook::Ingress) => at_a_glance::<FromWorkload>(tables, &mut glanced, now),
+        (Role::Workload, Hook::Egress) => at_a_glance::<ToWorkload>(tables, &mut glanced, now),
+        (Role::Uplink, Hook::Ingress) => at_a_glance::<FromUplink>(tables, &mut glanced, now),
+        (Role::Uplink, Hook::Egress) => at_a_glance::<ToUplink>(tables, &mut glanced, now),
+    };
+    let ended = run_whole(tables, (role, hook), frame, now);
+    if let Some((code, reason)) = told {
+        let told = Ended {
+            code,
+            reason,
+            frame: glanced,
+        };
+        assert_eq!(told, ended, "a glance says the same as the whole decision");
+    } else {
+        assert_eq!(glanced, frame, "an unclear glance changes nothing");
+    }
+    ended
+}
+
+/// What a glance tells, and what it makes of the frame.
+fn at_a_glance<S: Side>(
+    tables: &MemoryTables,
+    frame: &mut [u8],
+    now: Seconds,
+) -> Option<(Code, Reason)> {
+    let Glance { is_clear, verdict } = glance::<S>(&mut Frame(frame), || now, &tables);
+    let code = match verdict.action {
+        Action::Drop => Code::Drop,
+        _ => Code::Next,
+    };
+    is_clear.then_some((code, verdict.reason))
+}
+
+/// The packet's way without a glance.
+fn run_whole(
     tables: &MemoryTables,
     (role, hook): (Role, Hook),
     frame: &[u8],
@@ -204,4 +250,61 @@ fn forget_in<F: Family>(tables: &MemoryTables, wanted: &str) -> bool {
         }
         _ => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::given::{PLACES, answer, first, packet, world};
+
+    const NOW: Seconds = Seconds(1000);
+
+    /// What a glance tells of a pod's packet: why, if anything.
+    fn glanced(tables: &MemoryTables, hook: Hook, mut frame: Vec<u8>) -> Option<Reason> {
+        let told = match hook {
+            Hook::Ingress => at_a_glance::<FromWorkload>(tables, &mut frame, NOW),
+            Hook::Egress => at_a_glance::<ToWorkload>(tables, &mut frame, NOW),
+        };
+        told.map(|(_, reason)| reason)
+    }
+
+    /// If no glance ever told anything, it would agree with everything.
+    #[test]
+    fn plain_packets_of_a_known_flow_and_of_no_service_need_no_more_than_a_glance() {
+        for place in PLACES {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let tables = MemoryTables::new(&world());
+                let (client, service) = (place.client(), place.dialled(10));
+                let backend = place.backend(protocol);
+                let send = |hook, frame: &[u8]| {
+                    assert_eq!(glanced(&tables, hook, frame.to_vec()), None);
+                    run(&tables, hook, frame, NOW)
+                };
+                let begun = send(Hook::Ingress, &first(protocol, client, service).build());
+                assert_eq!(begun.reason, Reason::NewFlow);
+                let _answered = send(Hook::Egress, &answer(protocol, backend, client).build());
+                let (request, reply) = (
+                    packet(protocol, client, service).build(),
+                    packet(protocol, backend, client).build(),
+                );
+                if protocol == Protocol::Tcp {
+                    let _third = send(Hook::Ingress, &request);
+                }
+                let known = Some(Reason::Established);
+                assert_eq!(glanced(&tables, Hook::Ingress, request), known);
+                assert_eq!(glanced(&tables, Hook::Egress, reply), known);
+
+                let stranger = SocketAddr::new(place.address(7, 7), 80);
+                let none = packet(protocol, client, stranger).build();
+                let unallocated = SocketAddr::new(place.service(99), 80);
+                let to_nobody = packet(protocol, client, unallocated).build();
+                let not_service = Some(Reason::NotService);
+                assert_eq!(glanced(&tables, Hook::Ingress, none), not_service);
+                let from_none = packet(protocol, stranger, client).build();
+                assert_eq!(glanced(&tables, Hook::Egress, from_none), not_service);
+                let told = glanced(&tables, Hook::Ingress, to_nobody);
+                assert_eq!(told, Some(Reason::UnallocatedAddress));
+            }
+        }
+    }
 }

@@ -156,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::host::Code;
+    use crate::packets;
     use crate::packets::diff::assert_same;
     use crate::tables::MemoryTables;
 
@@ -239,5 +240,94 @@ mod tests {
         }
         assert!(ports.iter().all(|port| (1024..30_000).contains(port)));
         assert!(packets < FLOWS + FLOWS / 10, "{packets} packets");
+    }
+
+    /// Two clients at one backend, where only one port is ever drawn: what the second is told, when the
+    /// first has sent and got these segments, and been silent for so long.
+    fn second_client(segments: &[(bool, u8)], silent: u32) -> (Code, Reason) {
+        let place = PLACES[0];
+        let mut tables = MemoryTables::new(&world());
+        tables.random_step = 0;
+        let (service, backend) = (
+            SocketAddr::new(node(place), NODE_PORT),
+            place.backend(Protocol::Tcp),
+        );
+        let send = |hook, from, to, flags, now| {
+            let frame = packets::tcp(from, to).flags(flags).build();
+            host::run_at(&tables, (Role::Uplink, hook), &frame, now)
+        };
+        // From the client to the backend, by both hooks; gives the source it has then.
+        let ask = |client, flags, now| {
+            let between = send(Hook::Ingress, client, service, flags, now);
+            assert_eq!(between.code, Code::Next);
+            let seen = source_of(&between.frame, place);
+            let left = send(Hook::Egress, seen, backend, flags, now);
+            (source_of(&left.frame, place), left)
+        };
+        let client = |number| SocketAddr::new(place.address(203, number), 50_000);
+        let (source, begun) = ask(client(1), packets::SYN, NOW);
+        assert_eq!(begun.reason, Reason::NewSource);
+        for &(is_request, flags) in segments {
+            if is_request {
+                assert_eq!(ask(client(1), flags, NOW).0, source);
+            } else {
+                let between = send(Hook::Ingress, backend, source, flags, NOW);
+                let back = send(Hook::Egress, backend, source_of_reply(&between), flags, NOW);
+                assert_eq!(back.reason, Reason::Established);
+            }
+        }
+        let now = Seconds(NOW.0 + silent);
+        let (taken, second) = ask(client(2), packets::SYN, now);
+        if second.reason == Reason::NewSource {
+            assert_eq!(taken, source);
+            // Who had the port before does not reach the backend by it any more.
+            let late = ask(client(1), packets::ACK, now).1;
+            assert_eq!(late.reason, Reason::PortsExhausted);
+            // The answer is the second client's.
+            let between = send(
+                Hook::Ingress,
+                backend,
+                source,
+                packets::SYN | packets::ACK,
+                now,
+            );
+            assert_eq!(source_of_reply(&between).ip(), client(2).ip());
+        }
+        (second.code, second.reason)
+    }
+
+    /// Where a reply goes between the hooks.
+    fn source_of_reply(between: &host::Ended) -> SocketAddr {
+        use lb_common::packet::Frame;
+        let mut frame = between.frame.clone();
+        let packet = lb_common::parse::parse::<V4>(&Frame(&mut frame), 14).unwrap();
+        let tuple = packet.tuple().unwrap();
+        SocketAddr::new(tuple.destination.into(), tuple.destination_port)
+    }
+
+    /// As many short connections a second as a busy service has would else exhaust the ports of a
+    /// backend, each being held for two minutes after its end; and so would forged segments.
+    #[test]
+    fn a_port_whose_flow_has_ended_or_was_never_confirmed_is_anothers_after_a_second() {
+        const ACK: u8 = packets::ACK;
+        const FIN: u8 = packets::FIN | packets::ACK;
+        const SYN_ACK: u8 = packets::SYN | packets::ACK;
+        let opened = [(false, SYN_ACK), (true, ACK)];
+        let closed = [&opened[..], &[(true, FIN), (false, FIN), (true, ACK)]].concat();
+        let reset = [&opened[..], &[(false, packets::RST)]].concat();
+        let exhausted = (Code::Drop, Reason::PortsExhausted);
+        for (segments, name) in [
+            (&closed[..], "closed"),
+            (&reset[..], "reset"),
+            (&[][..], "unanswered"),
+            (&opened[..1], "half open"),
+        ] {
+            let told = [0, 1, 2].map(|silent| second_client(segments, silent));
+            let taken = (Code::Next, Reason::NewSource);
+            assert_eq!(told, [exhausted, exhausted, taken], "{name}");
+        }
+        for silent in [2, 3000] {
+            assert_eq!(second_client(&opened, silent), exhausted);
+        }
     }
 }

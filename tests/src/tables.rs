@@ -19,7 +19,9 @@ use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::config::{self, CONFIG_WORDS, Cidr};
 use lb_common::table::device::DeviceRecord;
-use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
+use lb_common::table::filter::{
+    BACKEND_FILTER_WORDS, FilterBit, NODE_PORT_WORDS, SERVICE_FILTER_WORDS,
+};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::node_address::NodeAddress;
@@ -117,8 +119,8 @@ impl MemoryTables {
             services: vec![[0; SERVICE_WORDS]; index(SERVICES)],
             arena: zeros(ARENA_WORDS),
             backends: vec![BackendRecord::default(); index(BACKENDS)],
-            service_filter: zeros(FILTER_WORDS),
-            backend_filter: zeros(FILTER_WORDS),
+            service_filter: zeros(SERVICE_FILTER_WORDS),
+            backend_filter: zeros(BACKEND_FILTER_WORDS),
             node_ports: zeros(NODE_PORT_WORDS),
             node_addresses: BTreeMap::new(),
             source_ranges: BTreeSet::new(),

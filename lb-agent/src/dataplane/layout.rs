@@ -12,7 +12,7 @@ use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
 use lb_common::table::counter::Counter;
 use lb_common::table::device::DeviceRecord;
-use lb_common::table::filter::{FILTER_WORDS, NODE_PORT_WORDS};
+use lb_common::table::filter::{BACKEND_FILTER_WORDS, NODE_PORT_WORDS, SERVICE_FILTER_WORDS};
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::SERVICE_WORDS;
@@ -162,7 +162,8 @@ impl Table {
     /// Entries of the tables whose size is no setting.
     pub const fn fixed_entries(self) -> Option<u32> {
         match self {
-            Self::ServiceFilter | Self::BackendFilter => Some(FILTER_WORDS),
+            Self::ServiceFilter => Some(SERVICE_FILTER_WORDS),
+            Self::BackendFilter => Some(BACKEND_FILTER_WORDS),
             Self::NodePorts => Some(NODE_PORT_WORDS),
             Self::Counters => Some(COUNTER_SLOTS),
             Self::Config => Some(CONFIG_WORDS),

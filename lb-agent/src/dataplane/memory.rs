@@ -9,7 +9,9 @@ use lb_common::id::{BackendId, ServiceId};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::CONFIG_WORDS;
-use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
+use lb_common::table::filter::{
+    BACKEND_FILTER_WORDS, FilterBit, NODE_PORT_WORDS, SERVICE_FILTER_WORDS,
+};
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
 use lb_common::table::node_address::NodeAddress;
 use lb_common::table::region::{HEADER_WORDS, RegionHeader};
@@ -84,8 +86,8 @@ impl Memory {
             services: BTreeMap::new(),
             arena: Vec::new(),
             backends: BTreeMap::new(),
-            service_filter: vec![0; FILTER_WORDS as usize],
-            backend_filter: vec![0; FILTER_WORDS as usize],
+            service_filter: vec![0; SERVICE_FILTER_WORDS as usize],
+            backend_filter: vec![0; BACKEND_FILTER_WORDS as usize],
             node_ports: vec![0; NODE_PORT_WORDS as usize],
             node_addresses: BTreeMap::new(),
             source_ranges: BTreeSet::new(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use lb_common::id::ServiceId;
 use lb_common::table::backend::BackendRecord;
-use lb_common::table::filter::{FILTER_WORDS, FilterBit};
+use lb_common::table::filter::{BACKEND_FILTER_WORDS, FilterBit, SERVICE_FILTER_WORDS};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 
@@ -108,7 +108,7 @@ impl Planner {
                 }
             }
             Place::BackendFilter(from) => {
-                let end = from.saturating_add(most).min(FILTER_WORDS);
+                let end = from.saturating_add(most).min(BACKEND_FILTER_WORDS);
                 let missing = (from..end).filter_map(|word| {
                     let mask = self.backend_bits.word(word) & !tables.backend_filter(word);
                     (mask != 0).then_some(FilterBit { word, mask })
@@ -117,7 +117,7 @@ impl Planner {
                     drifts: missing
                         .map(|bits| unmarked(Table::BackendFilter, bits))
                         .collect(),
-                    next: Some(if end < FILTER_WORDS {
+                    next: Some(if end < BACKEND_FILTER_WORDS {
                         Place::BackendFilter(end)
                     } else {
                         Place::Regions(None)
@@ -139,7 +139,7 @@ impl Planner {
                 }
             }
             Place::ServiceFilter(from) => {
-                let end = from.saturating_add(most).min(FILTER_WORDS);
+                let end = from.saturating_add(most).min(SERVICE_FILTER_WORDS);
                 let missing = (from..end).filter_map(|word| {
                     let mask = self.service_bits.word(word) & !tables.service_filter(word);
                     (mask != 0).then_some(FilterBit { word, mask })
@@ -148,7 +148,7 @@ impl Planner {
                     drifts: missing
                         .map(|bits| unmarked(Table::ServiceFilter, bits))
                         .collect(),
-                    next: Some(if end < FILTER_WORDS {
+                    next: Some(if end < SERVICE_FILTER_WORDS {
                         Place::ServiceFilter(end)
                     } else {
                         Place::Frontends(None)

@@ -4,7 +4,9 @@
 //! is left costs some packets one more lookup; a rebuild of the maps starts with empty filters.
 
 use lb_common::family::{Family as _, MappedAddress, V4, V6};
-use lb_common::table::filter::{FILTER_WORDS, FilterBit, NODE_PORT_WORDS};
+use lb_common::table::filter::{
+    BACKEND_FILTER_WORDS, FilterBit, NODE_PORT_WORDS, SERVICE_FILTER_WORDS,
+};
 use lb_common::table::frontend::FrontendKey;
 
 /// The bits of one filter.
@@ -12,9 +14,14 @@ use lb_common::table::frontend::FrontendKey;
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    /// `SERVICE_FILTER` or `BACKEND_FILTER`, empty.
-    pub(super) fn of_addresses() -> Self {
-        Self(vec![0; FILTER_WORDS as usize])
+    /// `SERVICE_FILTER`, empty.
+    pub(super) fn of_services() -> Self {
+        Self(vec![0; SERVICE_FILTER_WORDS as usize])
+    }
+
+    /// `BACKEND_FILTER`, empty.
+    pub(super) fn of_backends() -> Self {
+        Self(vec![0; BACKEND_FILTER_WORDS as usize])
     }
 
     /// `NODE_PORTS`, empty.

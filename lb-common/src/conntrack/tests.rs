@@ -263,3 +263,25 @@ fn a_syn_ack_belongs_to_another_connection_once_the_flow_has_begun_to_close() {
         assert!(!is_of_another(state, Event::Fin), "{state:?}");
     }
 }
+
+#[test]
+fn in_a_steady_state_an_acknowledgement_or_datagram_changes_nothing() {
+    for &state in State::ALL {
+        for direction in [Direction::Original, Direction::Reply] {
+            if is_steady(state, direction) {
+                for event in [Event::Ack, Event::Udp] {
+                    assert_eq!(step(state, direction, event), state, "{state:?} {event:?}");
+                    assert!(!begins_anew(state, event) && !is_of_another(state, event));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_port_is_given_up_by_what_has_ended_or_was_never_confirmed() {
+    for &state in State::ALL {
+        assert!(!state.yields_port(Seconds(1)), "{state:?}");
+        assert_eq!(state.yields_port(Seconds(2)), !state.is_confirmed());
+    }
+}

@@ -8,7 +8,7 @@
 //! last, for a flow that is one.
 
 use super::side::Side;
-use super::{Next, Step, Verdict, Workspace, event, refuse_address};
+use super::{Next, Step, Verdict, Workspace, event, refuse_address, source};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
@@ -34,6 +34,9 @@ const ATTEMPTS: u32 = 8;
 /// How many are tried for a source address of this node, which all its clients share. With 28 000 of
 /// the 28 976 ports taken, two packets of three find one of those that are left.
 const SOURCE_ATTEMPTS: u32 = 32;
+/// How many of them look for a port that no flow has; the others also take one from a flow that has
+/// ended or that nobody has confirmed.
+const FREE_ATTEMPTS: u32 = 4;
 
 /// Where a new flow goes.
 #[derive(Clone, Copy)]
@@ -154,6 +157,13 @@ pub(super) fn establish<F: Family, S: Side>(
             continue;
         }
         let mut reserved = tables.place_partner(entry, half, state, now, placed);
+        if is_source::<S>()
+            && reserved == Placement::Other
+            && attempt >= FREE_ATTEMPTS
+            && source::take_over(now, tables, (half, found))
+        {
+            reserved = tables.place_partner(entry, half, state, now, placed);
+        }
         if reserved == Placement::Inserted && placed.replaced_unconfirmed {
             tables.note(Reason::UnconfirmedReplaced);
         }

@@ -7,7 +7,7 @@ use crate::flow::Hook;
 use crate::table::device::Role;
 
 /// A side of a kind of device.
-pub(super) trait Side {
+pub trait Side {
     /// What the device leads to.
     const ROLE: Role;
     /// Its side.
@@ -15,13 +15,17 @@ pub(super) trait Side {
 }
 
 /// What a pod sends.
-pub(super) struct FromWorkload;
+#[derive(Clone, Copy, Debug)]
+pub struct FromWorkload;
 /// What a pod receives.
-pub(super) struct ToWorkload;
+#[derive(Clone, Copy, Debug)]
+pub struct ToWorkload;
 /// What comes from other nodes and from outside.
-pub(super) struct FromUplink;
+#[derive(Clone, Copy, Debug)]
+pub struct FromUplink;
 /// What leaves for there.
-pub(super) struct ToUplink;
+#[derive(Clone, Copy, Debug)]
+pub struct ToUplink;
 
 impl Side for FromWorkload {
     const ROLE: Role = Role::Workload;

@@ -17,11 +17,12 @@ use super::{Next, Step, Verdict, Workspace, event};
 use crate::conntrack;
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
+use crate::flows::Found;
 use crate::id::Seconds;
 use crate::lookup;
 use crate::parse::{Packet, Transport};
 use crate::room::Room;
-use crate::tables::Tables;
+use crate::tables::{Tables, flow_table};
 use crate::verdict::Reason;
 
 /// Prepares pair 2 of the flow that a packet is of which leaves by an uplink, if its pair 1 came by
@@ -64,6 +65,31 @@ pub(super) fn choose<F: Family, S: Side>(
         Next::Establish,
         conntrack::first(event(tuple.protocol, tcp_flags)),
     )
+}
+
+/// Takes a flow out of the table that has the key of `half`, a pair 2's replies, if it
+/// [needs its port no more](conntrack::State::yields_port). Its own packets go first: one that comes
+/// late gets another port, and is none of the new flow's.
+#[inline(never)]
+pub(super) fn take_over<F: Family>(
+    now: Seconds,
+    tables: &impl Tables,
+    (half, found): (&mut Room<FlowEntry<F>>, &mut Room<Found<F>>),
+) -> bool {
+    let Some(wanted) = half.get() else {
+        return false;
+    };
+    if !tables.search(&wanted.key, now, found) {
+        return false;
+    }
+    let Some(held) = found.get() else {
+        return false;
+    };
+    if !held.state.yields_port(held.control.age(now)) {
+        return false;
+    }
+    tables.remove_partner(&held.entry, half, now);
+    flow_table::<F, _>(tables).remove(held.location, held.control)
 }
 
 /// The entry of packets with `tuple`, which get the address `source`; `reply` is that of pair 1.

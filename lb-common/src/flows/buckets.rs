@@ -26,6 +26,11 @@ pub trait Bucket {
     /// Writes word `word` of the entry of `slot`; only by who holds the slot's claim.
     fn set_word(&self, slot: usize, word: usize, value: u64);
 
+    /// Begins to fetch the bucket's control words, which are about to be read. A hint: memory answers
+    /// while the processor goes on with what is there.
+    #[inline(always)]
+    fn approach(&self) {}
+
     /// `value`, of which the kernel's verifier knows nothing any more; `by` is any word it cannot
     /// know. It follows every value that a slot's place among sixteen could lead to, unless it
     /// takes them for one.

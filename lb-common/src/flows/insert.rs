@@ -48,17 +48,17 @@ pub struct Placed {
     pub control: Control,
     /// Whether a live flow that no reply had confirmed lost its place to it.
     pub replaced_unconfirmed: bool,
+    /// Its key, as the first step prepared it for the others.
+    pub(super) probe: Probe,
 }
 
 impl Placed {
-    /// An entry that was there before, at `spot`.
+    /// It is an entry that was there before, at `spot`.
     #[inline(always)]
-    pub(super) fn at(spot: &Spot) -> Self {
-        Self {
-            location: spot.location(),
-            control: spot.control,
-            replaced_unconfirmed: false,
-        }
+    pub(super) fn move_to(&mut self, spot: &Spot) {
+        self.location = spot.location();
+        self.control = spot.control;
+        self.replaced_unconfirmed = false;
     }
 }
 
@@ -124,21 +124,12 @@ impl Step {
 /// The steps of an insertion, and their order. The kernel side has a function for each of them,
 /// which its verifier checks once, with the stack to itself.
 pub trait Insert<F: Family> {
-    /// Step 1: claims a slot for the key of `entry`; where and by which control word goes to
-    /// `placed`.
+    /// Step 1: claims a slot for the key of `entry` and writes it; where and by which control word
+    /// goes to `placed`.
     fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step;
 
-    /// Writes `entry` into the slot that was claimed.
-    fn write(&self, entry: &FlowEntry<F>, placed: &Placed);
-
     /// Steps 2 to 4: makes what was written an entry in `state`, unless somebody else has its key.
-    fn promote(
-        &self,
-        entry: &FlowEntry<F>,
-        state: State,
-        now: Seconds,
-        placed: &mut Placed,
-    ) -> Step;
+    fn promote(&self, state: State, now: Seconds, placed: &mut Placed) -> Step;
 
     /// Whether what lies at `placed` has the value of `entry`.
     fn holds(&self, entry: &FlowEntry<F>, placed: &Placed) -> bool;
@@ -153,10 +144,7 @@ pub trait Insert<F: Family> {
         placed: &mut Placed,
     ) -> Step {
         match self.claim(entry, now, placed) {
-            Step::Done => {
-                self.write(entry, placed);
-                self.promote(entry, state, now, placed)
-            }
+            Step::Done => self.promote(state, now, placed),
             other => other,
         }
     }
@@ -227,6 +215,12 @@ impl Contest {
 const UNCONFIRMED: u32 = 1 << 20;
 const ENDED: u32 = 2 << 20;
 const FREE: u32 = 3 << 20;
+/// A first bucket with so many free slots is taken whatever the second one has: who looks for the
+/// entry later then needs one bucket, one line of memory and one page fewer. Above that, the emptier of
+/// two keeps a table usable until nearly all of its slots are.
+const ROOMY: u32 = 6;
+/// What that is worth: more than any second bucket.
+const FIRST: u32 = 1 << 10;
 
 /// Bits of a rank that say which slot it is of.
 const SLOT_BITS: u32 = 3;
@@ -234,72 +228,59 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const _: () = assert!(SLOTS <= 1 << SLOT_BITS);
 
 impl<F: Family, B: Buckets<F>, T: Timeouts> Insert<F> for FlowTable<F, B, T> {
-    /// Prefers a free slot in the emptier bucket, then the longest idle entry that has ended or
+    /// Prefers a free slot in the first bucket while that is nearly empty, then one in the emptier
+    /// bucket, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
     #[inline(always)]
     fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step {
-        let mut probe = Probe::default();
-        self.buckets.probe(self, &entry.key, &mut probe);
+        self.buckets.probe(self, &entry.key, &mut placed.probe);
         let mut vacancy = Vacancy::default();
-        if self.survey(&probe, now, &mut vacancy) {
-            return self.adopt(&probe, now, placed);
+        if self.survey(&placed.probe, now, &mut vacancy) {
+            return self.adopt(now, placed);
         }
         if vacancy.score == 0 {
             return Step::Full;
         }
         let location = vacancy.spot.location();
         let seen = vacancy.spot.control;
-        let claim = seen.claimed(probe.tag, now);
-        if !self.exchange(location, seen, claim) {
+        let claim = seen.claimed(placed.probe.tag, now);
+        let Some(bucket) = self.buckets.bucket(location.bucket) else {
+            return Step::Full;
+        };
+        if !bucket.compare_exchange(location.slot, seen.0, claim.0) {
             return Step::Disturbed;
         }
-        *placed = Placed {
-            location,
-            control: claim,
-            replaced_unconfirmed: vacancy.score < ENDED,
-        };
+        placed.location = location;
+        placed.control = claim;
+        placed.replaced_unconfirmed = vacancy.score < ENDED;
+        layout::write(&bucket, location.slot, entry, claim.sequence());
         Step::Done
     }
 
     #[inline(always)]
-    fn write(&self, entry: &FlowEntry<F>, placed: &Placed) {
-        if let Some(bucket) = self.buckets.bucket(placed.location.bucket) {
-            layout::write(
-                &bucket,
-                placed.location.slot,
-                entry,
-                placed.control.sequence(),
-            );
-        }
-    }
-
-    #[inline(always)]
-    fn promote(
-        &self,
-        entry: &FlowEntry<F>,
-        state: State,
-        now: Seconds,
-        placed: &mut Placed,
-    ) -> Step {
+    fn promote(&self, state: State, now: Seconds, placed: &mut Placed) -> Step {
         let Placed {
             location, control, ..
         } = *placed;
+        let Some(bucket) = self.buckets.bucket(location.bucket) else {
+            return Step::Disturbed;
+        };
         let candidate = control.candidate();
         // Fails only if the agent took this program for dead.
-        if !self.exchange(location, control, candidate) {
+        if !bucket.compare_exchange(location.slot, control.0, candidate.0) {
             return Step::Disturbed;
         }
-        let mut probe = Probe::default();
-        self.buckets.probe(self, &entry.key, &mut probe);
         let own = Spot::new(location, candidate);
         let published = candidate.in_state(state);
-        if self.win(&probe, &own, now) && self.exchange(location, candidate, published) {
+        if self.win(&placed.probe, &own, now)
+            && bucket.compare_exchange(location.slot, candidate.0, published.0)
+        {
             placed.control = published;
             return Step::Done;
         }
         // Lost, or freed by another: in both cases nobody else frees this candidate.
-        self.remove(location, candidate);
-        self.adopt(&probe, now, placed)
+        free(&bucket, location.slot, candidate);
+        self.adopt(now, placed)
     }
 
     #[inline(always)]
@@ -324,11 +305,11 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
 
     /// Waits, within bounds, for the winner's entry.
     #[inline(always)]
-    fn adopt(&self, probe: &Probe, now: Seconds, placed: &mut Placed) -> Step {
+    fn adopt(&self, now: Seconds, placed: &mut Placed) -> Step {
         let mut spot = Spot::default();
         for _ in 0..ADOPTION_TRIES {
-            if self.settled(probe, now, &mut spot) {
-                *placed = Placed::at(&spot);
+            if self.settled(&placed.probe, now, &mut spot) {
+                placed.move_to(&spot);
                 return Step::Present;
             }
         }
@@ -339,6 +320,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     /// told. Else `best` is the best slot of both buckets for it.
     #[inline(always)]
     fn survey(&self, probe: &Probe, now: Seconds, best: &mut Vacancy) -> bool {
+        self.approach_second(probe);
         self.buckets
             .survey_bucket(self, probe, probe.first, now, best)
             || self
@@ -393,7 +375,10 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             }
             best = bucket.obscure(best, control.0);
         }
-        let score = hash::lower(best >> SLOT_BITS);
+        let mut score = hash::lower(best >> SLOT_BITS);
+        if index == probe.first && score >= FREE.wrapping_add(ROOMY) {
+            score = score.wrapping_add(FIRST);
+        }
         if score > best_yet.score {
             *best_yet = Vacancy {
                 spot: Spot {

@@ -15,6 +15,7 @@
 //! Fields are named from the high bits down; words are in native byte order. The key comes first
 //! and alone, so that comparing it is comparing words.
 
+use crate::checksum::Sum;
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Bucket, SLOTS};
@@ -45,12 +46,75 @@ const fn sequence_word<F: Family>() -> usize {
     entry_words::<F>().wrapping_sub(1)
 }
 
+/// Addresses and ports of a packet as an entry has them: four words of addresses, of which IPv4 uses
+/// the first; then both ports in one, the source port above.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TupleWords {
+    /// Source, then destination address, as big-endian values.
+    pub addresses: [u64; 4],
+    /// Source port above destination port.
+    pub ports: u32,
+}
+
+impl TupleWords {
+    /// Source and destination address.
+    #[inline(always)]
+    pub fn ends<F: Family>(&self) -> [F::Address; 2] {
+        addresses_of::<F>(self.addresses)
+    }
+
+    /// Whether the addresses of `other` are different. Compared one by one: arrays would have to lie
+    /// in memory for it.
+    #[inline(always)]
+    pub const fn differs<F: Family>(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, other.addresses);
+        let difference = a ^ e;
+        if F::IS_V6 {
+            difference | (b ^ f) | (c ^ g) | (d ^ h) != 0
+        } else {
+            difference != 0
+        }
+    }
+
+    /// Adds up what changes if a packet gets the addresses of `new`: the change of a checksum.
+    #[inline(always)]
+    pub fn address_change<F: Family>(&self, new: &Self) -> Sum {
+        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, new.addresses);
+        let first = Sum::ZERO.quad(!a).quad(e);
+        if F::IS_V6 {
+            first.quad(!b).quad(f).quad(!c).quad(g).quad(!d).quad(h)
+        } else {
+            first
+        }
+    }
+
+    /// The same of the ports.
+    #[inline(always)]
+    pub fn port_change(&self, new: &Self) -> Sum {
+        Sum::ZERO.double(!self.ports).double(new.ports)
+    }
+}
+
 /// A key as words: addresses, then ports, protocol and hook. IPv4 leaves the last three 0.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
-pub(super) struct KeyWords([u64; 5]);
+pub struct KeyWords([u64; 5]);
 
 impl KeyWords {
+    /// The key of packets with `tuple` at `hook`.
+    #[inline(always)]
+    pub fn of<F: Family>(tuple: &TupleWords, protocol: Protocol, hook: Hook) -> Self {
+        let [a, b, c, d] = tuple.addresses;
+        let ports = u64::from(tuple.ports) << 32
+            | u64::from(protocol.number()) << 24
+            | u64::from(hook_number(hook)) << 16;
+        if F::IS_V6 {
+            Self([a, b, c, d, ports])
+        } else {
+            Self([a, ports, 0, 0, 0])
+        }
+    }
+
     #[inline(always)]
     pub(super) fn new<F: Family>(key: &FlowKey<F>) -> Self {
         let ports = ports(
@@ -162,6 +226,37 @@ impl Value {
     pub(super) fn read<F: Family>(bucket: &impl Bucket, slot: usize) -> Self {
         let (addresses, ports) = read_tuple::<F>(bucket, slot, translated_word::<F>());
         Self(addresses, ports, bucket.word(slot, ids_word::<F>()))
+    }
+
+    /// What a packet is translated to.
+    #[inline(always)]
+    pub(super) const fn translated(&self) -> TupleWords {
+        TupleWords {
+            addresses: self.0,
+            ports: hash::upper(self.1),
+        }
+    }
+
+    /// The entry's direction.
+    #[inline(always)]
+    pub(super) const fn direction(&self) -> Direction {
+        if hash::lower(self.1) >> 24 == DIRECTION_ORIGINAL {
+            Direction::Original
+        } else {
+            Direction::Reply
+        }
+    }
+
+    /// Whether its packets are bridged.
+    #[inline(always)]
+    pub(super) const fn is_bridged(&self) -> bool {
+        hash::lower(self.1) >> 16 & 0xff != PATH_ROUTED
+    }
+
+    /// The backend that serves.
+    #[inline(always)]
+    pub(super) const fn backend(&self) -> BackendId {
+        BackendId::from_raw(hash::lower(self.2))
     }
 
     /// The entry of `key` with this value.
@@ -281,6 +376,9 @@ const fn ports<F: Family>(tuple: &FlowTuple<F>, third: u8, fourth: u8) -> u64 {
 const fn outside_bits<F: Family>(entry: &FlowEntry<F>) -> u64 {
     if entry.is_from_outside { 1 << 8 } else { 0 }
 }
+
+const DIRECTION_ORIGINAL: u32 = 0;
+const PATH_ROUTED: u32 = 0;
 
 const fn hook_number(hook: Hook) -> u8 {
     match hook {

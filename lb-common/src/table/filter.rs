@@ -9,8 +9,12 @@ use crate::family::Family;
 use crate::flow::Protocol;
 use crate::hash;
 
-/// Words of each filter: 2^19 bits, 64 KiB.
-pub const FILTER_WORDS: u32 = 8192;
+/// Words of `SERVICE_FILTER`: 2^19 bits, 64 KiB.
+pub const SERVICE_FILTER_WORDS: u32 = 1 << 13;
+/// Words of `BACKEND_FILTER`: 2^23 bits, 1 MiB. There are many more backends than services, and a
+/// packet to a pod that meets a bit of another costs a search of the flow table: with a million
+/// backends one packet in nine does.
+pub const BACKEND_FILTER_WORDS: u32 = 1 << 17;
 /// Words of `NODE_PORTS`: 2^16 bits for each protocol, 24 KiB.
 pub const NODE_PORT_WORDS: u32 = 3 << 10;
 
@@ -25,9 +29,9 @@ pub struct FilterBit {
 
 impl FilterBit {
     #[inline(always)]
-    const fn of(hash: u64) -> Self {
+    const fn of(hash: u64, words: u32) -> Self {
         Self {
-            word: hash::upper(hash) & (FILTER_WORDS - 1),
+            word: hash::upper(hash) & words.wrapping_sub(1),
             mask: 1 << (hash & 63),
         }
     }
@@ -37,7 +41,7 @@ impl FilterBit {
     #[inline(always)]
     pub fn service<F: Family>(address: F::Address) -> Self {
         let [high, low] = F::halves(address);
-        Self::of(hash::mix(high, low))
+        Self::of(hash::mix(high, low), SERVICE_FILTER_WORDS)
     }
 
     /// The bit of `SERVICE_FILTER` for an address of this node that takes node ports. Another one
@@ -46,7 +50,7 @@ impl FilterBit {
     #[inline(always)]
     pub fn node<F: Family>(address: F::Address) -> Self {
         let [high, low] = F::halves(address);
-        Self::of(hash::mix(hash::mix(high, low), 2))
+        Self::of(hash::mix(hash::mix(high, low), 2), SERVICE_FILTER_WORDS)
     }
 
     /// The bit of `BACKEND_FILTER` for a backend: whether replies may come from it. A hairpin's
@@ -55,7 +59,7 @@ impl FilterBit {
     #[inline(always)]
     pub fn backend<F: Family>(address: F::Address) -> Self {
         let [high, low] = F::halves(address);
-        Self::of(hash::mix(hash::mix(high, low), 1))
+        Self::of(hash::mix(hash::mix(high, low), 1), BACKEND_FILTER_WORDS)
     }
 
     /// The bit of `NODE_PORTS` for a port, host order: whether it is a node port, or was when a

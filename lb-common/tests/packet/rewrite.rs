@@ -4,7 +4,7 @@ use lb_common::checksum::{Sum, update};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::icmp::parse_quoted;
-use lb_common::packet::{Frame, PacketRead, PacketWrite};
+use lb_common::packet::{Frame, FrameHead, PacketRead, PacketWrite};
 use lb_common::parse::{Packet, Transport};
 use lb_common::rewrite::{
     ChecksumFix, ErrorRewrite, PacketRewrite, Rewrite, RewriteError, apply, apply_error,
@@ -62,6 +62,15 @@ impl PacketRead for KernelModel<'_> {
 }
 
 impl PacketWrite for KernelModel<'_> {
+    type Head<'p>
+        = FrameHead<'p>
+    where
+        Self: 'p;
+
+    fn head<const N: usize>(&mut self) -> Option<FrameHead<'_>> {
+        self.0.head::<N>()
+    }
+
     fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
         self.0.write(offset, bytes)
     }

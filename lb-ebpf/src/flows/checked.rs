@@ -194,7 +194,7 @@ macro_rules! functions {
                 u32::from(table.locate_bucket(probe, index, Seconds(now), spot))
             }
 
-            /// [`Insert::claim`]; gives the [`Step`]'s number, as the next two do.
+            /// [`Insert::claim`]; gives the [`Step`]'s number, as the next does.
             #[unsafe(export_name = concat!("flow_claim_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn claim(
@@ -215,40 +215,14 @@ macro_rules! functions {
                 table.claim(entry, Seconds(now), placed) as u32
             }
 
-            /// [`Insert::write`].
-            #[unsafe(export_name = concat!("flow_write_", $suffix))]
-            #[inline(never)]
-            pub(in crate::flows) extern "C" fn write(
-                entry: *const Bytes<{ size_of::<Entry>() }>,
-                placed: *const Bytes<{ size_of::<Placed>() }>,
-            ) -> u32 {
-                // SAFETY: a reference of the caller's.
-                let Some(entry) = (unsafe { read::<Entry, _>(entry) }) else {
-                    return 0;
-                };
-                // SAFETY: a reference of the caller's.
-                let Some(placed) = (unsafe { read::<Placed, _>(placed) }) else {
-                    return 0;
-                };
-                let tables = KernelTables::without_packet();
-                let table = flow_table::<$family, _>(&tables);
-                table.write(entry, placed);
-                1
-            }
-
             /// [`Insert::promote`].
             #[unsafe(export_name = concat!("flow_promote_", $suffix))]
             #[inline(never)]
             pub(in crate::flows) extern "C" fn promote(
-                entry: *const Bytes<{ size_of::<Entry>() }>,
                 state: u32,
                 now: u32,
                 placed: *mut Bytes<{ size_of::<Placed>() }>,
             ) -> u32 {
-                // SAFETY: a reference of the caller's.
-                let Some(entry) = (unsafe { read::<Entry, _>(entry) }) else {
-                    return Step::Disturbed as u32;
-                };
                 // SAFETY: a reference of the caller's.
                 let Some(placed) = (unsafe { change::<Placed, _>(placed) }) else {
                     return Step::Disturbed as u32;
@@ -258,7 +232,7 @@ macro_rules! functions {
                 };
                 let tables = KernelTables::without_packet();
                 let table = flow_table::<$family, _>(&tables);
-                table.promote(entry, state, Seconds(now), placed) as u32
+                table.promote(state, Seconds(now), placed) as u32
             }
 
             /// [`Insert::holds`].

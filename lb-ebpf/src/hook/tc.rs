@@ -6,14 +6,13 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::maps::PerCpuArray;
-use lb_common::decide::{Action, Sighting, Verdict, Workspace, decide};
+use lb_common::decide::{Action, Glance, Side, Sighting, Verdict, Workspace, decide, glance};
 use lb_common::family::{Family, V4, V6};
-use lb_common::flow::{Hook, Path};
+use lb_common::flow::Path;
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite, RewriteError};
 use lb_common::room::Room;
-use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
@@ -35,26 +34,40 @@ struct Scratch<F: Family> {
 
 const _: () = assert!(size_of::<Scratch<V6>>() <= size_of::<maps::ScratchWords>());
 
-/// Runs one packet: parses, decides, acts, counts.
+/// Runs one packet: glances at it, else parses and decides; acts, counts.
 #[inline(always)]
-pub(crate) fn run(skb: *mut __sk_buff, role: Role, hook: Hook) -> i32 {
+pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
-    let (action, reason) = match parse_link(&packet) {
-        Ok(link) if link.is_v6 => family::<V6>(skb, link.l3, (role, hook), &maps::SCRATCH_V6),
-        Ok(link) => family::<V4>(skb, link.l3, (role, hook), &maps::SCRATCH_V4),
-        Err(error) => (NEXT, unparsed(error)),
+    let seen = glance_at::<S>(skb);
+    let (action, reason) = if seen.is_clear {
+        let action = match seen.verdict.action {
+            Action::Drop => DROP,
+            _ => NEXT,
+        };
+        (action, seen.verdict.reason)
+    } else {
+        match parse_link(&packet) {
+            Ok(link) if link.is_v6 => family::<V6, S>(skb, link.l3, &maps::SCRATCH_V6),
+            Ok(link) => family::<V4, S>(skb, link.l3, &maps::SCRATCH_V4),
+            Err(error) => (NEXT, unparsed(error)),
+        }
     };
     count(reason, bytes);
     action
 }
 
+/// [`glance`], with the stack to itself.
+#[inline(never)]
+fn glance_at<S: Side>(skb: *mut __sk_buff) -> Glance {
+    glance::<S>(&mut Skb::new(skb), clock::seconds, &KernelTables::new(skb))
+}
+
 /// The packet of one family; the end of it is the one place where a verdict becomes an action.
 #[inline(always)]
-fn family<F: Family>(
+fn family<F: Family, S: Side>(
     skb: *mut __sk_buff,
     l3: u32,
-    (role, hook): (Role, Hook),
     scratch: &PerCpuArray<maps::ScratchWords>,
 ) -> (i32, Reason) {
     let Some(scratch) = scratch.get_ptr_mut(0) else {
@@ -75,8 +88,8 @@ fn family<F: Family>(
         return (NEXT, Reason::Malformed);
     };
     let seen = Sighting {
-        role,
-        hook,
+        role: S::ROLE,
+        hook: S::HOOK,
         now: clock::seconds(),
     };
     let (reader, tables) = (Skb::new(skb), KernelTables::new(skb));
