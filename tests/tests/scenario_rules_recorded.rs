@@ -105,6 +105,7 @@ fn node(model: &Model) -> NodeView<'_> {
         name: NODE,
         zone: node.zone.as_deref(),
         addresses: &node.addresses,
+        device_addresses: &[],
         service_cidrs: model.service_cidrs(),
     }
 }
