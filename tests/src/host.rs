@@ -53,6 +53,10 @@ pub fn run(tables: &MemoryTables, hook: Hook, frame: &[u8], now: Seconds) -> End
 
 /// Runs one packet that is seen at this side of such a device. Where a glance tells what becomes of it,
 /// the whole decision must tell the same.
+///
+/// # Panics
+///
+/// If the two disagree.
 pub fn run_at(
     tables: &MemoryTables,
     (role, hook): (Role, Hook),
