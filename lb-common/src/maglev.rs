@@ -18,7 +18,9 @@ use crate::family::MappedAddress;
 use crate::flow::Protocol;
 use crate::hash;
 use crate::table::region::MAX_BACKENDS;
+use tail::Rest;
 
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,9 @@ const OFFSET_SEED: u64 = 0x5374_6565_7261_6765;
 const STEP_SEED: u64 = 0x4d61_676c_6576_2e31;
 /// A slot nobody has taken: no position of a member, since those end at 65 534.
 const EMPTY: u16 = u16::MAX;
+
+/// Of so many slots (2 to this) the last one is looked for from the side of the empty slots.
+const LAST_SHIFT: u32 = 8;
 
 /// One backend of a set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -126,6 +131,8 @@ pub fn fill(
 
 fn take_turns(slots: &mut [u16], cursors: &mut [Cursor], size: u32, heaviest: u32) {
     let mut empty = size;
+    let last = size >> LAST_SHIFT;
+    let mut rest = None;
     loop {
         for cursor in cursors.iter_mut() {
             cursor.earned = cursor.earned.wrapping_add(cursor.weight);
@@ -133,7 +140,12 @@ fn take_turns(slots: &mut [u16], cursors: &mut [Cursor], size: u32, heaviest: u3
                 continue;
             }
             cursor.earned = cursor.earned.wrapping_sub(heaviest);
-            cursor.take(slots, size);
+            if empty > last {
+                cursor.take(slots, size);
+            } else {
+                let rest = rest.get_or_insert_with(|| Rest::new(slots, size));
+                rest.take(cursor, slots);
+            }
             empty = empty.wrapping_sub(1);
             if empty == 0 {
                 return;
