@@ -1,20 +1,19 @@
 //! The names file, written beside the loop: what changed is collected, its snapshots are taken where
 //! the planner is, and a blocking task merges them into the file that is there.
 //!
-//! One task runs at a time, and a new file takes the old one's place in one step. The lines of
-//! Services that did not change are copied, so that a change costs what reading the file costs, and
-//! none of it the loop's time.
+//! One task runs at a time. What changed is appended to the file, or a new file takes its place in one
+//! step; neither takes the loop's time.
+
+mod file;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::pending;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -23,14 +22,13 @@ use super::objects::ModelObjects;
 use super::timers::now;
 use crate::clock;
 use crate::dataplane::Dataplane;
-use crate::memory;
 use crate::model::name::ObjectName;
 use crate::model::node::Node;
 use crate::plan::NodeView;
 use crate::plan::names::{Head, VERSION};
 use crate::plan::snapshot::ServiceSnapshot;
 use crate::reconcile::Reconciler;
-use crate::state_file::{Replacement, write_line};
+use file::NamesFile;
 
 /// How long changes are collected.
 const DELAY: Duration = Duration::from_millis(200);
@@ -72,10 +70,7 @@ struct Place {
 impl NamesKeeper {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
-            file: Some(NamesFile {
-                path: path.clone(),
-                is_ours: false,
-            }),
+            file: Some(NamesFile::new(path.clone())),
             path,
             running: None,
             began: now(),
@@ -207,79 +202,6 @@ impl Place {
             service_cidrs: &self.service_cidrs,
         }
     }
-}
-
-/// The file, and whether its lines are of this agent's making: another's are not merged, since
-/// what is gone meanwhile would stay.
-#[derive(Debug)]
-struct NamesFile {
-    path: PathBuf,
-    is_ours: bool,
-}
-
-/// What a line is about.
-#[derive(Deserialize)]
-struct LineName<'a> {
-    #[serde(borrow)]
-    namespace: &'a str,
-    #[serde(borrow)]
-    name: &'a str,
-}
-
-impl NamesFile {
-    /// Merges the changes into the file.
-    fn write(&mut self, head: &Head, place: &Place, changes: Changes) -> io::Result<()> {
-        let is_large = changes.len() > 1000;
-        let mut replacement = Replacement::new(&self.path)?;
-        let out = replacement.writer();
-        write_line(out, head)?;
-        self.merge(out, place, changes)?;
-        replacement.finish()?;
-        self.is_ours = true;
-        if is_large {
-            memory::give_back();
-        }
-        Ok(())
-    }
-
-    fn merge(&self, out: &mut BufWriter<File>, place: &Place, changes: Changes) -> io::Result<()> {
-        let node = place.view();
-        let mut changes = changes.into_iter().peekable();
-        if self.is_ours {
-            let mut old = BufReader::new(File::open(&self.path)?);
-            let mut line = Vec::new();
-            old.read_until(b'\n', &mut line)?;
-            loop {
-                line.clear();
-                if old.read_until(b'\n', &mut line)? == 0 {
-                    break;
-                }
-                let LineName { namespace, name } = serde_json::from_slice(&line)?;
-                let place = |changed: &ObjectName| {
-                    (&*changed.namespace, &*changed.name).cmp(&(namespace, name))
-                };
-                while let Some((_, snapshot)) = changes.next_if(|(it, _)| place(it).is_lt()) {
-                    write_names(out, snapshot, &node)?;
-                }
-                match changes.next_if(|(it, _)| place(it).is_eq()) {
-                    Some((_, snapshot)) => write_names(out, snapshot, &node)?,
-                    None => out.write_all(&line)?,
-                }
-            }
-        }
-        for (_, snapshot) in changes {
-            write_names(out, snapshot, &node)?;
-        }
-        Ok(())
-    }
-}
-
-fn write_names(
-    out: &mut BufWriter<File>,
-    snapshot: Option<ServiceSnapshot>,
-    node: &NodeView<'_>,
-) -> io::Result<()> {
-    snapshot.map_or(Ok(()), |snapshot| write_line(out, &snapshot.names(node)))
 }
 
 #[cfg(test)]

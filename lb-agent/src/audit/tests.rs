@@ -57,7 +57,7 @@ fn synced(world: &World, memory: Memory) -> Reconciler<Memory> {
 
 /// What the agent's names file says.
 fn names(world: &World, reconciler: &Reconciler<Memory>) -> Names {
-    let mut lines = vec![r#"{"version":2,"node":"node-a","reports":[]}"#.to_owned()];
+    let mut lines = vec![r#"{"version":3,"node":"node-a","reports":[]}"#.to_owned()];
     for view in world.views() {
         let slices: Vec<_> = view.slices.iter().map(|&it| Arc::new(it.clone())).collect();
         let service = Arc::new(view.service.clone());

@@ -2,12 +2,15 @@
 //! have names when the agent is dead.
 //!
 //! The kernel tables hold indices; namespaces, pods and zones live only here. The file
-//! (`names.json`) is written atomically by the agent and read by every command. It is one JSON value
-//! a line: [`Head`], then [`ServiceNames`] for each Service in the order of names, so that a change
-//! of one Service costs one line anew and a copy of the others. Endpoints are the bulk of it, so
-//! each is an array of [`EndpointName`]'s fields in order, and the texts that repeat are positions
-//! in the line's [`ServiceNames::strings`].
+//! (`names.json`) is written by the agent and read by every command. It is one JSON value a line:
+//! [`Head`], then [`ServiceNames`] of each Service. What changes is appended: of several lines of one
+//! Service the last counts, one without ports says that the Service is gone, and a last line without
+//! an end is still being written. Endpoints are the bulk of it, so each is an array of
+//! [`EndpointName`]'s fields in order, and the texts that repeat are positions in the line's
+//! [`ServiceNames::strings`].
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "names.json";
 /// Version of the shape: raised by any change that an older command would misread.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first line of the file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -41,6 +44,15 @@ pub struct ServiceNames {
     pub ports: Vec<ServiceName>,
     /// Texts that endpoints of this line point at; the first is empty and stands for "not known".
     pub strings: Vec<String>,
+}
+
+/// What a line is about.
+#[derive(Deserialize)]
+struct LineName<'a> {
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
 }
 
 /// Everything that ids stand for.
@@ -71,7 +83,17 @@ impl Names {
             reports: head.reports,
         };
         if head.version == VERSION {
-            for line in lines.filter(|line| !line.is_empty()) {
+            let mut newest = BTreeMap::new();
+            let mut lines = lines.peekable();
+            while let Some(line) = lines.next() {
+                match serde_json::from_slice::<LineName<'_>>(line) {
+                    Ok(LineName { namespace, name }) => newest.insert((namespace, name), line),
+                    // Nothing behind the last end, or a line that has none yet.
+                    Err(_) if lines.peek().is_none() => break,
+                    Err(error) => return Err(error),
+                };
+            }
+            for line in newest.into_values() {
                 names.add(serde_json::from_slice(line)?);
             }
         }
@@ -289,7 +311,7 @@ mod tests {
             )
         };
         let text = [
-            r#"{"version":2,"node":"n1","reports":[]}"#.to_owned(),
+            r#"{"version":3,"node":"n1","reports":[]}"#.to_owned(),
             line("db", "db-0"),
             line("web", "web-0"),
             String::new(),
@@ -310,6 +332,41 @@ mod tests {
                 [Some("web-0"), Some("node-a"), None]
             ]
         );
+    }
+
+    #[test]
+    fn the_last_line_of_a_service_counts_and_one_that_has_no_end_does_not() {
+        let line = |name: &str, id: Option<u32>| {
+            let port = |id| {
+                format!(
+                    r#"{{"id":{id},"namespace":"default","name":"{name}","port_name":"","protocol":6,"is_v6":false,"frontends":[],"is_internal_local":false,"is_external_local":false,"affinity_seconds":0,"endpoints":[]}}"#
+                )
+            };
+            let ports = id.map(port).unwrap_or_default();
+            format!(r#"{{"namespace":"default","name":"{name}","ports":[{ports}],"strings":[""]}}"#)
+        };
+        let text = [
+            r#"{"version":3,"node":"n1","reports":[]}"#.to_owned(),
+            line("db", Some(1)),
+            line("web", Some(2)),
+            line("web", Some(3)),
+            line("db", None),
+            line("api", Some(4)),
+            String::new(),
+        ];
+        let text = text.join("\n");
+        let ids = |text: &str| -> Vec<u32> {
+            let names = Names::read(text.as_bytes()).unwrap();
+            names.services.iter().map(|service| service.id).collect()
+        };
+        assert_eq!(ids(&text), [4, 3]);
+        for end in 1..line("db", Some(5)).len() {
+            let unfinished = format!("{text}{}", &line("db", Some(5))[..end]);
+            assert_eq!(ids(&unfinished), [4, 3], "{unfinished}");
+        }
+        assert_eq!(ids(&format!("{text}{}\n", line("db", Some(5)))), [4, 5, 3]);
+        let damaged = text.replacen("\"ports\"", "ports", 1);
+        Names::read(damaged.as_bytes()).unwrap_err();
     }
 
     #[test]

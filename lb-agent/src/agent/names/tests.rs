@@ -134,3 +134,39 @@ async fn a_service_that_gets_a_contested_frontend_back_is_named_anew() {
     let gone = vec![Event::ServiceRemoved(name("a"))];
     assert_eq!(tested.after(gone).await, [line("b", &[])]);
 }
+
+#[tokio::test]
+async fn a_change_is_appended_until_as_much_has_changed_as_half_the_file() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("names.json");
+    let mut tested = Tested::new(path.clone());
+    let file = || std::fs::metadata(&path).unwrap();
+    let addresses: Vec<String> = (0..100).map(|it| format!("10.0.1.{it}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let all = vec![
+        applied("a", "10.96.0.1"),
+        applied("b", "10.96.0.2"),
+        endpoints("b", &addresses),
+    ];
+    let expected = [line("a", &[]), line("b", &addresses)];
+    assert_eq!(tested.after(all).await, expected);
+    let first = file();
+    let (mut longest, mut rounds) = (first.len(), 0);
+    while file().ino() == first.ino() {
+        rounds += 1;
+        assert!(rounds < 1000, "the file grows for ever: {longest}");
+        let half = &addresses[..50 + rounds % 2];
+        let moved = vec![endpoints("b", half)];
+        assert_eq!(tested.after(moved).await[1], line("b", half));
+        longest = longest.max(file().len());
+    }
+    assert!(rounds > 1, "the first change is appended");
+    assert!(file().len() < first.len() * 2, "{} bytes", file().len());
+    // What was appended is in the new file, and what is gone is in neither.
+    let gone = vec![Event::ServiceRemoved(name("b"))];
+    assert_eq!(tested.after(gone).await, [line("a", &[])]);
+    let back = vec![applied("b", "10.96.0.2")];
+    assert_eq!(tested.after(back).await.len(), 2);
+}
