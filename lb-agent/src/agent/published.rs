@@ -15,6 +15,9 @@ use crate::status::{self, AgentStatus, ApiStatus, DeviceRole, SyncSpent};
 
 /// How long changes of the status are collected.
 const STATUS_DELAY: Duration = Duration::from_millis(10);
+/// The least time between two writes of the status: a file that is replaced costs more than the
+/// change of a small Service.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The file, and when it is to be written next.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Published {
     /// What is wrong with the source.
     pub(super) source_problems: Vec<String>,
     status_due: Option<Instant>,
+    /// When the file was last written.
+    written_at: Option<Instant>,
     /// When the first change arrived that the tables do not say yet.
     changed_at: Option<Instant>,
     /// When the tables were complete for the first time, and how many microseconds it took: said
@@ -52,6 +57,7 @@ impl Published {
             directory,
             source_problems: Vec::new(),
             status_due: None,
+            written_at: None,
             changed_at: None,
             first_sync: None,
         })
@@ -70,7 +76,9 @@ impl Published {
 
     /// What the status says has changed.
     pub(super) fn status_changed(&mut self) {
-        let due = Instant::from_std(clock::instant()) + STATUS_DELAY;
+        let soon = Instant::from_std(clock::instant()) + STATUS_DELAY;
+        let earliest = self.written_at.map(|at| at + STATUS_INTERVAL);
+        let due = earliest.map_or(soon, |earliest| soon.max(earliest));
         self.status_due.get_or_insert(due);
     }
 
@@ -116,6 +124,7 @@ impl Published {
         devices: &[DeviceRole],
     ) -> Result<(), AgentError> {
         self.status_due = None;
+        self.written_at = Some(Instant::from_std(clock::instant()));
         self.status.pending_writes = pending_writes;
         self.status.problems = problems;
         devices.clone_into(&mut self.status.devices);
