@@ -144,12 +144,19 @@ impl Planner {
         acquired.services.push((id, origin));
         let mut members = Vec::with_capacity(port.selection.candidates.len());
         let mut weights = Vec::with_capacity(port.selection.candidates.len());
+        let mut held = old.map_or(&[][..], |old| &old.members).iter().peekable();
         for candidate in &port.selection.candidates {
             if !candidate.keeps_flows() {
                 continue;
             }
             let backend = backend_key(&port.key, candidate);
-            let (id, origin) = self.backends.acquire(&backend).ok_or(Table::Backends)?;
+            // Both are in the order of address and port, and most are what they were.
+            let key_of = |member: &PlannedMember| self.backends.key(member.id.index());
+            while held.next_if(|it| key_of(it) < Some(&backend)).is_some() {}
+            let (id, origin) = match held.next_if(|it| key_of(it) == Some(&backend)) {
+                Some(member) => (member.id, ids::Origin::Live),
+                None => self.backends.acquire(&backend).ok_or(Table::Backends)?,
+            };
             if origin != ids::Origin::Live {
                 acquired.backends.push((id, origin));
             }
@@ -287,23 +294,22 @@ impl Planner {
     }
 
     fn write_backends(&mut self, acquired: &Acquired, old: &[PlannedPort], steps: &mut Steps) {
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
         for member in acquired.ports.iter().flat_map(|port| &port.members) {
             let state = self.state(member.id.index());
             state.references += 1;
             state.local += u32::from(member.is_local);
             state.terminating += u32::from(member.is_terminating);
-            touched.insert(member.id);
+            touched.push(member.id);
         }
         for member in old.iter().flat_map(|port| &port.members) {
             let state = self.state(member.id.index());
             state.references -= 1;
             state.local -= u32::from(member.is_local);
             state.terminating -= u32::from(member.is_terminating);
-            touched.insert(member.id);
+            touched.push(member.id);
         }
         for &(id, _) in &acquired.backends {
-            touched.remove(&id);
             // The bit before the record: a restart takes a record as proof of its bit.
             if let Some(key) = self.backends.key(id.index()) {
                 let bit = backend_bit(key.address);
@@ -313,6 +319,8 @@ impl Planner {
             }
             steps.backends.extend(self.write_backend(id));
         }
+        touched.sort_unstable();
+        touched.dedup();
         for id in touched {
             let state = *self.state(id.index());
             if state.flags() != state.written {

@@ -16,7 +16,6 @@
 //! port as numbers (kube-proxy sorts their text; nothing here depends on the order but equality of
 //! sets).
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lb_common::family::{Family as _, MappedAddress, V4};
@@ -52,6 +51,11 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// Where it serves.
+    const fn place(&self) -> (IpAddr, u16) {
+        (self.endpoint.address, self.port)
+    }
+
     /// Usable as a last resort: not ready, but serving until it ends.
     const fn is_fallback(&self) -> bool {
         !self.endpoint.ready && self.endpoint.serving && self.endpoint.terminating
@@ -131,7 +135,7 @@ fn join<'a>(
     (name, protocol): (&str, Protocol),
     is_v6: bool,
 ) -> Selection<'a> {
-    let mut entries: BTreeMap<(IpAddr, u16), Candidate<'a>> = BTreeMap::new();
+    let mut candidates: Vec<Candidate<'a>> = Vec::new();
     let mut refused = Vec::new();
     for slice in slices.iter().filter(|slice| slice.is_v6 == is_v6) {
         let ports = slice
@@ -144,7 +148,7 @@ fn join<'a>(
                     refused.push((endpoint, port.port, refusal));
                     continue;
                 }
-                let candidate = Candidate {
+                candidates.push(Candidate {
                     endpoint,
                     port: port.port,
                     weight: slice.weight,
@@ -152,19 +156,21 @@ fn join<'a>(
                     in_cluster: false,
                     in_local: false,
                     out: None,
-                };
-                let key = (endpoint.address, port.port);
-                let replaces = entries
-                    .get(&key)
-                    .is_none_or(|_| !candidate.endpoint.terminating);
-                if replaces {
-                    entries.insert(key, candidate);
-                }
+                });
             }
         }
     }
+    // Stable, so that doubled endpoints stay in the order of their slices.
+    candidates.sort_by_key(Candidate::place);
+    candidates.dedup_by(|later, held| {
+        let is_double = later.place() == held.place();
+        if is_double && !later.endpoint.terminating {
+            std::mem::swap(later, held);
+        }
+        is_double
+    });
     Selection {
-        candidates: entries.into_values().collect(),
+        candidates,
         refused,
         has_any: false,
     }

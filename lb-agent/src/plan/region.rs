@@ -123,11 +123,12 @@ impl Builder {
 
 /// 128 bits that stand for a region's words, so that an agent that starts again need not keep them.
 pub fn fingerprint(words: &[u64]) -> [u64; 2] {
-    [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f].map(|seed| {
-        let seeded = hash::mix(seed, words.len() as u64);
-        words
-            .iter()
-            .fold(seeded, |state, &word| hash::mix(state, word ^ seed))
+    const SEEDS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
+    let [one, two] = SEEDS;
+    let seeded = SEEDS.map(|seed| hash::mix(seed, words.len() as u64));
+    // Side by side, since each waits for the word before.
+    words.iter().fold(seeded, |[first, second], &word| {
+        [hash::mix(first, word ^ one), hash::mix(second, word ^ two)]
     })
 }
 
