@@ -19,6 +19,7 @@ mod desired;
 pub mod difference;
 mod kernel;
 mod named;
+pub mod node;
 pub mod picture;
 pub mod report;
 #[cfg(test)]

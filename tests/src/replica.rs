@@ -177,6 +177,7 @@ impl Replica {
         let filters = Filters {
             services: memory.service_filter.clone(),
             backends: memory.backend_filter.clone(),
+            node_ports: memory.node_ports.clone(),
         };
         let names = Names::default();
         let kernel = Picture::of_tables(&memory.read_all()?, filters, &source, &names);

@@ -8,6 +8,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,9 +19,12 @@ use lb_agent::dataplane::{Actual, Dataplane as _, Write};
 use lb_common::flow::Protocol;
 use lb_common::id::BackendId;
 use lb_common::table::backend::{BackendFlags, BackendRecord};
+use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::service::{Audience, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use lb_tests::clock::eventually;
+use lb_tests::command;
 use lb_tests::lone_agent::LoneAgent;
 use lb_tests::privilege::require_root;
 use lb_tests::prometheus;
@@ -52,11 +56,31 @@ ports: [{name: http, port: 8080, protocol: TCP}]
 endpoints:
 - {addresses: [10.244.1.5], nodeName: n1, conditions: {ready: true}}
 - {addresses: [10.244.2.6], nodeName: n2, conditions: {ready: true}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: open, namespace: default}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.20
+  clusterIPs: [10.96.0.20]
+  loadBalancerSourceRanges: [198.51.100.0/24]
+  ports: [{name: http, port: 80, protocol: TCP, nodePort: 30080}]
+status: {loadBalancer: {ingress: [{ip: 203.0.113.20}]}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
 ";
 
 fn machine() -> Result<LoneAgent> {
     require_root()?;
     let mut agent = LoneAgent::new(NODE)?;
+    let name = agent.namespace.name();
+    command::ip(name, "link add eth0 type dummy")?;
+    command::ip(name, "address add 192.0.2.1/24 dev eth0")?;
+    command::ip(name, "link set eth0 up")?;
     let manifests = agent.path("manifests");
     fs::create_dir(&manifests)?;
     fs::write(manifests.join("web.yaml"), MANIFESTS)?;
@@ -92,7 +116,7 @@ fn place(tables: &Actual) -> (u32, u32) {
 type Damage = fn(&LoneAgent, &mut BpfDataplane, &Actual) -> Result<()>;
 
 /// Damages one entry; and says in which table, and how `verify` calls it.
-const DAMAGES: [(Table, &str, Damage); 8] = [
+const DAMAGES: [(Table, &str, Damage); 13] = [
     (Table::Frontends, "10.96.0.10:80/TCP", |_, maps, _| {
         Ok(maps.apply(&Write::RemoveFrontend { key: web() })?)
     }),
@@ -149,6 +173,32 @@ const DAMAGES: [(Table, &str, Damage); 8] = [
             Ok(maps.apply(&Write::SetConfig { word, value: 77 })?)
         },
     ),
+    (
+        Table::NodePorts,
+        "node port 30080/TCP (IPv4)",
+        |agent, _, _| clear(agent, Table::NodePorts),
+    ),
+    (Table::SourceRanges, "192.0.2.128/25", |_, maps, tables| {
+        let address = Ipv4Addr::new(203, 0, 113, 20).to_ipv6_mapped().octets();
+        let open = FrontendKey::new(address, 80, Protocol::Tcp);
+        let index = tables.frontends[&open].service_index();
+        let network = Ipv4Addr::new(192, 0, 2, 128).to_ipv6_mapped().octets();
+        let key = SourceRangeKey::network(index, network, 25, false);
+        Ok(maps.apply(&Write::AddSourceRange { key })?)
+    }),
+    (Table::SourceRanges, "198.51.100.0/24", |_, maps, tables| {
+        let key = *tables.source_ranges.first().context("there is a range")?;
+        Ok(maps.apply(&Write::RemoveSourceRange { key })?)
+    }),
+    (Table::NodeAddresses, "192.0.2.1", |_, maps, _| {
+        let address = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        Ok(maps.apply(&Write::RemoveNodeAddress { address })?)
+    }),
+    (Table::Devices, "eth0", |_, maps, _| {
+        let records = maps.device_records()?;
+        let (&index, _) = records.first_key_value().context("eth0 is an uplink")?;
+        Ok(maps.set_device(index, DeviceRecord::workload(index, 0))?)
+    }),
 ];
 
 fn clear(agent: &LoneAgent, table: Table) -> Result<()> {
@@ -238,6 +288,27 @@ fn the_agents_own_audit_finds_counts_and_repairs_damage_that_nobody_asked_about(
         log.contains("entries of the tables were not as planned") && log.contains(", repaired:"),
         "{log}"
     );
+    agent.terminate()
+}
+
+#[test]
+fn repairs_that_are_asked_for_at_the_same_time_are_each_answered() -> Result<()> {
+    let mut agent = machine()?;
+    agent.configure("audit: {interval: 24h}\n")?;
+    agent.start()?;
+    agent.await_sync()?;
+    let mut maps = agent.dataplane()?;
+    maps.apply(&Write::RemoveFrontend { key: web() })?;
+    let ask = || verify(&agent, &["--settle", "0s", "--repair"]);
+    let answers = thread::scope(|scope| {
+        let all = [(); 3].map(|()| scope.spawn(ask));
+        all.map(|one| one.join().map_err(|_| "it panicked"))
+    });
+    for answer in answers {
+        let (code, repaired) = answer.map_err(anyhow::Error::msg)??;
+        ensure!(code == 0, "{repaired:#}\n{}", agent.log());
+    }
+    ensure!(agent.tables()?.frontends.contains_key(&web()));
     agent.terminate()
 }
 

@@ -3,6 +3,8 @@
 //! A pass takes many steps, each well below a millisecond but for the largest sets, with pauses
 //! between them in which the loop does what it is there for.
 
+mod node;
+
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use super::objects::ModelObjects;
 use super::timers::now;
 use super::{Agent, AgentError, config};
 use crate::audit::basis::{self, Basis};
+use crate::audit::node::NodeTables;
 use crate::audit::report::{self, AuditReport};
 use crate::audit::words::word_name;
 use crate::clock;
@@ -44,6 +47,8 @@ pub(super) struct AuditKeeper {
     request: Option<String>,
     /// Whether the last pass found something.
     has_found: bool,
+    /// What commands were told of the node.
+    node_tables: Option<NodeTables>,
 }
 
 impl AuditKeeper {
@@ -55,6 +60,7 @@ impl AuditKeeper {
             due: now() + settings.audit.interval,
             request: None,
             has_found: false,
+            node_tables: None,
         }
     }
 
@@ -136,6 +142,7 @@ impl Agent {
     /// A pass is over; says when the next one begins.
     fn audited(&mut self, mut found: Found, repairs: bool) -> Duration {
         self.audit_config(&mut found, repairs);
+        self.audit_node(&mut found, repairs);
         self.outside.outside().metrics.audited(&found);
         let has_found = found.total() > 0;
         if has_found {
@@ -194,11 +201,9 @@ impl Agent {
             if actual == value {
                 continue;
             }
-            *found.entries.entry(Table::Config).or_default() += 1;
             let what = word_name(word);
-            found
-                .examples
-                .push(format!("{what}: {actual:#x} instead of {value:#x}"));
+            let text = format!("{what}: {actual:#x} instead of {value:#x}");
+            found.add(Table::Config, text);
             if !repairs {
                 continue;
             }

@@ -123,6 +123,11 @@ impl DeviceKeeper {
         self.grace_ends
     }
 
+    /// What was written to `DEVICES`.
+    pub(super) const fn records(&self) -> &BTreeMap<u32, DeviceRecord> {
+        &self.records
+    }
+
     /// Devices that have a role or should have one, and why.
     pub(super) fn roles(&self) -> &[DeviceRole] {
         &self.roles
@@ -339,6 +344,7 @@ impl Agent {
         let grace_ends = self.keeper.grace_ends().map(tokio::time::Instant::from_std);
         let times = [self.devices_at, retry_at, grace_ends];
         self.devices_at = times.into_iter().flatten().min();
+        self.write_node_tables();
         self.published.status_changed();
     }
 }

@@ -26,6 +26,11 @@ impl NodeAddressKeeper {
         }
     }
 
+    /// What was written to `NODE_ADDRESSES`.
+    pub(super) const fn written(&self) -> &BTreeMap<MappedAddress, NodeAddress> {
+        &self.written
+    }
+
     /// Why the table is not as it should be.
     pub(super) const fn problem(&self) -> Option<&String> {
         self.problem.as_ref()

@@ -15,7 +15,7 @@ use super::words::{
 };
 use crate::dataplane::layout::Table;
 use crate::plan::planner::BackendKey;
-use crate::plan::{backend_bit, service_bit};
+use crate::plan::{backend_bit, node_port_bit, service_bit};
 
 /// Two or three pictures of the same tables.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +30,10 @@ pub struct Sides<'a> {
 
 /// The same of each side.
 #[derive(Clone, Copy, Debug)]
-struct Three<T> {
-    source: T,
-    agent: Option<T>,
-    kernel: T,
+pub(super) struct Three<T> {
+    pub(super) source: T,
+    pub(super) agent: Option<T>,
+    pub(super) kernel: T,
 }
 
 impl<'a> Sides<'a> {
@@ -78,7 +78,7 @@ impl<T: PartialEq> Three<T> {
 }
 
 impl Three<Option<String>> {
-    fn difference(
+    pub(super) fn difference(
         self,
         table: Table,
         about: String,
@@ -106,6 +106,7 @@ pub fn compare(sides: Sides<'_>) -> Vec<Difference> {
     }
     all.extend(backends(sides));
     all.extend(filters(sides));
+    all.extend(ranges(sides));
     all.extend(settings(sides));
     all.sort();
     all
@@ -251,7 +252,55 @@ fn filters(sides: Sides<'_>) -> Vec<Difference> {
         &filters.backends,
         backend_bit,
     ));
+    found.extend(node_ports(sides, &filters.node_ports));
     found
+}
+
+/// Networks of source ranges. The agent's names do not say them: there they count as what the
+/// objects ask for.
+fn ranges(sides: Sides<'_>) -> Vec<Difference> {
+    let none = BTreeSet::new();
+    let mut found = Vec::new();
+    for port in sides.keys(|side| side.ranges.keys().cloned().collect()) {
+        let of = |side: &'_ Picture| side.ranges.get(&port).unwrap_or(&none).clone();
+        let (source, kernel) = (of(sides.source), of(sides.kernel));
+        found.extend(source.union(&kernel).filter_map(|network| {
+            let may_dial =
+                |side: &BTreeSet<String>| side.contains(network).then(|| "may dial".to_owned());
+            Three {
+                source: may_dial(&source),
+                agent: sides.agent.map(|_| may_dial(&source)),
+                kernel: may_dial(&kernel),
+            }
+            .difference(Table::SourceRanges, network.clone(), Some(port.to_string()))
+        }));
+    }
+    found
+}
+
+/// Node ports whose bit is missing.
+fn node_ports(sides: Sides<'_>, words: &[u64]) -> Vec<Difference> {
+    let keys = sides.source.frontends.keys();
+    let missing = keys.filter_map(|key| {
+        let FilterBit { word, mask } = node_port_bit(key)?;
+        let is_set = words.get(word as usize).copied().unwrap_or(0) & mask != 0;
+        (!is_set).then_some(key)
+    });
+    let marked = |side: &Picture, key| {
+        side.frontends
+            .contains_key(key)
+            .then(|| "marked".to_owned())
+    };
+    missing
+        .filter_map(|key| {
+            Three {
+                source: marked(sides.source, key),
+                agent: sides.agent.map(|agent| marked(agent, key)),
+                kernel: None,
+            }
+            .difference(Table::NodePorts, frontend_name(key), None)
+        })
+        .collect()
 }
 
 /// Addresses that the objects have and the filter does not. A bit too many is as it should be: bits

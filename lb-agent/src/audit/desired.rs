@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 
 use super::picture::{Frontend, Picture, Port, Set, join_flags};
+use super::words::network_name;
 use crate::plan::desired::Desired;
 use crate::plan::endpoints::mapped;
 use crate::plan::expand::DesiredPort;
@@ -67,5 +68,11 @@ impl Picture {
             Set::of_weights(&weights, port.affinity_seconds, when_empty)
         });
         self.ports.insert(Port::Named(port.key.clone()), sets);
+        let asks = port.frontends.iter().any(|frontend| frontend.is_ranged);
+        if let Some(ranges) = port.source_ranges.as_ref().filter(|_| asks) {
+            let names = ranges.keys(0).map(|key| network_name(&key));
+            let key = Port::Named(port.key.clone());
+            self.ranges.insert(key, names.collect());
+        }
     }
 }

@@ -8,6 +8,7 @@ use lb_common::table::service::ServiceWord;
 
 use super::named::port_key;
 use super::picture::{Filters, Frontend, Picture, Port, Set};
+use super::words::network_name;
 use crate::dataplane::Actual;
 use crate::dataplane::region::{Region, backend_of};
 use crate::plan::names::Names;
@@ -89,6 +90,10 @@ impl Picture {
                 port
             };
             picture.ports.insert(port, sets);
+        }
+        for key in &actual.source_ranges {
+            let ranges = picture.ranges.entry(labels.port(key.service()));
+            ranges.or_default().insert(network_name(key));
         }
         for record in actual.backends.values() {
             let Some(protocol) = record.protocol() else {

@@ -1,6 +1,6 @@
 //! What packets meet in the tables, without anything that depends on the tables' past.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lb_common::family::MappedAddress;
@@ -23,19 +23,24 @@ pub struct Picture {
     pub ports: BTreeMap<Port, [Set; SERVICE_WORDS]>,
     /// Backends that serve some service port.
     pub backends: BTreeMap<BackendKey, BackendFlags>,
+    /// Networks whose clients may dial a service port's load balancer addresses, in words; of those
+    /// ports that have source ranges. The agent does not say them.
+    pub ranges: BTreeMap<Port, BTreeSet<String>>,
     /// Words of `CONFIG` that are known to this side.
     pub config: BTreeMap<u32, u64>,
     /// The filters; `None` for a side that expects a bit for each of its addresses.
     pub filters: Option<Filters>,
 }
 
-/// The bits of both filters.
+/// The bits of the filters.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
     /// `SERVICE_FILTER`.
     pub services: Vec<u64>,
     /// `BACKEND_FILTER`.
     pub backends: Vec<u64>,
+    /// `NODE_PORTS`.
+    pub node_ports: Vec<u64>,
 }
 
 /// What the value of a frontend says.
@@ -165,7 +170,7 @@ pub(super) fn join_flags(held: Option<BackendFlags>, is_local: bool, ends: bool)
 }
 
 /// The address of a mapped one, in the family it is of.
-pub(super) fn address_of(mapped: MappedAddress) -> std::net::IpAddr {
+pub(crate) fn address_of(mapped: MappedAddress) -> std::net::IpAddr {
     std::net::Ipv6Addr::from(mapped).to_canonical()
 }
 

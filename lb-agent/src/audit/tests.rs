@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use proptest::prelude::*;
 
 use super::compare::{Sides, compare};
@@ -39,6 +40,11 @@ fn world() -> World {
     world.add_service(service("none", &["10.96.0.2"], &[("http", 80)]));
     let endpoints = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(endpoint);
     world.add_slice(slice("web-4", "web", &[("http", 8080)], endpoints));
+    let mut open = service("open", &["10.96.0.5"], &[("http", 80)]);
+    open.ports[0].node_port = 30_080;
+    open.load_balancer_ips = vec!["203.0.113.5".parse().unwrap()];
+    open.source_ranges = vec![("198.51.100.0".parse().unwrap(), 24)];
+    world.add_service(open);
     world.add_slice(slice(
         "web-6",
         "web",
@@ -73,6 +79,7 @@ fn differences(world: &World, names: &Names, memory: &Memory, is_alive: bool) ->
     let filters = Filters {
         services: memory.service_filter.clone(),
         backends: memory.backend_filter.clone(),
+        node_ports: memory.node_ports.clone(),
     };
     let kernel = Picture::of_tables(&memory.read_all().unwrap(), filters, &source, names);
     let agent = is_alive.then(|| Picture::of_names(names));
@@ -110,7 +117,42 @@ const WEB: Option<&str> = Some("default/web:http (IPv4)");
 #[expect(clippy::too_many_lines, reason = "one row for each kind of difference")]
 fn damages() -> Vec<(Damage, Vec<Said<'static>>)> {
     let cluster_address = Some("cluster address of default/web:http (IPv4)");
+    let open = Some("default/open:http (IPv4)");
     vec![
+        (
+            |memory| memory.node_ports.fill(0),
+            vec![(
+                Table::NodePorts,
+                "node port 30080/TCP (IPv4)",
+                None,
+                Some("marked"),
+                None,
+            )],
+        ),
+        (
+            |memory| {
+                let index = memory.source_ranges.pop_first().unwrap().service();
+                let network = key([192, 0, 2, 0], 0).address();
+                let range = SourceRangeKey::network(index, network, 25, false);
+                memory.source_ranges.insert(range);
+            },
+            vec![
+                (
+                    Table::SourceRanges,
+                    "192.0.2.0/25",
+                    open,
+                    None,
+                    Some("may dial"),
+                ),
+                (
+                    Table::SourceRanges,
+                    "198.51.100.0/24",
+                    open,
+                    Some("may dial"),
+                    None,
+                ),
+            ],
+        ),
         (
             |memory| {
                 memory.frontends.remove(&key([10, 96, 0, 1], 80));

@@ -1,11 +1,17 @@
 //! What pictures are made of, in words.
 
+use std::net::IpAddr;
+
+use lb_common::family::{MappedAddress, V4, V6};
 use lb_common::flow::Protocol;
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::config;
+use lb_common::table::device::{DeviceRecord, Role};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
+use lb_common::table::node_address::NodeAddress;
 use lb_common::table::region::WhenEmpty;
 use lb_common::table::service::{Audience, SERVICE_WORDS};
+use lb_common::table::source_range::SourceRangeKey;
 
 use super::picture::{Frontend, Set, address_of, by_audience};
 use crate::plan::planner::BackendKey;
@@ -32,6 +38,50 @@ pub(crate) fn frontend_name(key: &FrontendKey) -> String {
 pub(crate) fn backend_name(key: &BackendKey) -> String {
     let socket = std::net::SocketAddr::new(address_of(key.address), key.port);
     format!("{socket}/{}", protocol_text(key.protocol))
+}
+
+/// A network of source ranges.
+pub(crate) fn network_name(key: &SourceRangeKey) -> String {
+    let (address, bits) = key.mapped_network();
+    let address = address_of(address);
+    let skipped = if address.is_ipv4() { 96 } else { 0 };
+    format!("{address}/{}", bits.saturating_sub(skipped))
+}
+
+/// An address of the node, as `NODE_ADDRESSES` has it.
+pub(crate) fn node_address_text(address: MappedAddress, value: NodeAddress) -> String {
+    let text = if value.takes_node_ports() {
+        "an address of this node, takes node ports"
+    } else {
+        "an address of this node"
+    };
+    if value.belongs_to(address) {
+        text.to_owned()
+    } else {
+        format!("{text}, the value of another address")
+    }
+}
+
+/// What `DEVICES` says of the device with interface `index`.
+pub(crate) fn device_text(index: u32, record: &DeviceRecord) -> String {
+    let mut text = match (record.role(), record.bridge()) {
+        (Role::Workload, 0) => "a workload's device".to_owned(),
+        (Role::Workload, bridge) => format!("a workload's device, port of bridge {bridge}"),
+        (Role::Uplink, _) => {
+            let v4 = IpAddr::from(record.source::<V4>());
+            let v6 = IpAddr::from(record.source::<V6>());
+            let sources: Vec<_> = [v4, v6]
+                .into_iter()
+                .filter(|address| !address.is_unspecified())
+                .map(|address| address.to_string())
+                .collect();
+            format!("an uplink, source addresses: {}", sources.join(", "))
+        }
+    };
+    if !record.belongs_to(index) {
+        text.push_str(", the record of another device");
+    }
+    text
 }
 
 const fn protocol_text(protocol: Protocol) -> &'static str {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::{Output, Places};
 use super::error::{CliError, while_doing};
 use super::output::{Printer, own_document, show_once};
-use crate::audit::{basis, report};
+use crate::audit::{basis, node, report};
 use crate::dataplane::bpffs::{PinPaths, is_version, parse_link_name, read_dir_or_empty};
 use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
@@ -182,6 +182,7 @@ fn plan(pin_dir: &Path, state_dir: &Path) -> io::Result<Vec<RemovalView>> {
         names::FILE_NAME,
         status::FILE_NAME,
         basis::FILE_NAME,
+        node::FILE_NAME,
         report::FILE_NAME,
         report::REQUEST_NAME,
     ] {

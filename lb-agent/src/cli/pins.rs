@@ -27,6 +27,7 @@ use super::args::Places;
 use super::error::{CliError, while_doing};
 use super::inputs::{Connections, DeviceInput, FlowInput, MapInput, Reader};
 use crate::audit::basis::{self, Basis};
+use crate::audit::node::{self, NodeTables};
 use crate::audit::picture::Filters;
 use crate::audit::report::{self, AuditReport};
 use crate::dataplane::Actual;
@@ -106,6 +107,14 @@ pub(crate) fn basis(state_dir: &Path) -> Result<Option<Basis>, CliError> {
     Ok(basis)
 }
 
+/// What the agent has made of the node; `None` where none has left it, or one of another version.
+pub(crate) fn node_tables(state_dir: &Path) -> Result<Option<NodeTables>, CliError> {
+    let tables: Option<NodeTables> = read_state(&state_dir.join(node::FILE_NAME), |text| {
+        serde_json::from_slice(text)
+    })?;
+    Ok(tables.filter(|tables| tables.version == node::VERSION))
+}
+
 /// The agent's last audit; `None` where there was none yet.
 pub(crate) fn audit_report(state_dir: &Path) -> Result<Option<AuditReport>, CliError> {
     read_state(&state_dir.join(report::FILE_NAME), |text| {
@@ -136,12 +145,26 @@ impl PinnedReader {
         DryTables::open(&self.paths)
     }
 
-    /// The bits of both filters.
+    /// The bits of the filters.
     pub(crate) fn filters(&self) -> Result<Filters, CliError> {
         Ok(Filters {
             services: self.words(Table::ServiceFilter)?.copy(),
             backends: self.words(Table::BackendFilter)?.copy(),
+            node_ports: self.words(Table::NodePorts)?.copy(),
         })
+    }
+
+    /// All of `DEVICES`, by interface index.
+    pub(crate) fn device_records(&self) -> Result<BTreeMap<u32, DeviceRecord>, CliError> {
+        let map = tables::devices(&self.paths, Access::Read)?;
+        let records = map.iter().map(|entry| {
+            let (index, Wire(record)) = entry.map_err(|source| CliError::Map {
+                table: Table::Devices,
+                source,
+            })?;
+            Ok((index, record))
+        });
+        records.collect()
     }
 
     fn words(&self, table: Table) -> Result<WordReader, CliError> {
@@ -248,7 +271,6 @@ impl Reader for PinnedReader {
     }
 
     fn devices(&self) -> Result<Vec<DeviceInput>, CliError> {
-        let map = tables::devices(&self.paths, Access::Read)?;
         let mut indices = BTreeSet::new();
         let mut links = BTreeSet::new();
         let doing = || while_doing("reading the pinned links");
@@ -259,15 +281,8 @@ impl Reader for PinnedReader {
                 links.insert((index, hook == Hook::Ingress));
             }
         }
-        let mut records = BTreeMap::new();
-        for entry in &map {
-            let (index, Wire(record)) = entry.map_err(|source| CliError::Map {
-                table: Table::Devices,
-                source,
-            })?;
-            indices.insert(index);
-            records.insert(index, record);
-        }
+        let records = self.device_records()?;
+        indices.extend(records.keys().copied());
         let status = agent_status(&self.state_dir)?;
         let told = status.into_iter().flat_map(|status| status.devices);
         let mut told: BTreeMap<u32, DeviceRole> = told.map(|one| (one.index, one)).collect();

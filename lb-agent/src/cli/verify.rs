@@ -26,6 +26,7 @@ use super::view::verify::{AgentState, Compared, VerifyInputs, verification};
 use crate::audit::basis::Basis;
 use crate::audit::compare::{Sides, compare};
 use crate::audit::difference::{Behind, Difference};
+use crate::audit::node::NodeSides;
 use crate::audit::picture::Picture;
 use crate::dataplane::layout::Table;
 use crate::plan::NodeView;
@@ -171,6 +172,15 @@ fn look(
         kernel: &kernel,
     });
     let devices = reader.devices()?;
+    let said = pins::node_tables(&places.state_dir)?;
+    let node = NodeSides {
+        machine: &objects.devices()?,
+        agent: said.as_ref().filter(|_| agent == AgentState::Alive),
+        addresses: &actual.node_addresses,
+        devices: &reader.device_records()?,
+        service_filter: &reader.filters()?.services,
+    };
+    differences.extend(node.compare());
     differences.extend(half_attached(&devices, agent));
     Ok(Look {
         differences,

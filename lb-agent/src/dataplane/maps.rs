@@ -56,6 +56,8 @@ pub struct BpfDataplane {
     node_ports: WordTable,
     node_addresses: NodeAddressMap,
     source_ranges: SourceRangeMap,
+    /// `SOURCE_RANGES` again, likewise.
+    source_range_keys: MapData,
     flows: FlowTables,
     affinity: AffinityMap,
     affinity_entries: u32,
@@ -85,7 +87,8 @@ impl BpfDataplane {
         let (frontend_keys, frontends) = tables::open(paths, Table::Frontends, Access::Read)?;
         let (_, affinity) = tables::open(paths, Table::Affinity, Access::Read)?;
         let (_, node_addresses) = tables::open(paths, Table::NodeAddresses, Access::Read)?;
-        let (_, source_ranges) = tables::open(paths, Table::SourceRanges, Access::Read)?;
+        let (source_range_keys, source_ranges) =
+            tables::open(paths, Table::SourceRanges, Access::Read)?;
         let services = words(Table::Services)?;
         let arena = words(Table::Arena)?;
         let backends = words(Table::Backends)?;
@@ -111,6 +114,7 @@ impl BpfDataplane {
             node_ports: words(Table::NodePorts)?,
             node_addresses: tables::node_addresses(paths, Access::ReadWrite)?,
             source_ranges: tables::source_ranges(paths, Access::ReadWrite)?,
+            source_range_keys,
             flows: FlowTables::open(paths)?,
             affinity: tables::affinity(paths, Access::ReadWrite)?,
             affinity_entries: affinity.max_entries,
@@ -138,13 +142,21 @@ impl BpfDataplane {
             .map_err(|error| refused("reading a node address", Table::NodeAddresses, 0, error))
     }
 
-    /// What each device leads to, by interface index.
-    pub fn device_roles(&self) -> Result<BTreeMap<u32, Role>, DataplaneError> {
+    /// All of `DEVICES`, by interface index.
+    pub fn device_records(&self) -> Result<BTreeMap<u32, DeviceRecord>, DataplaneError> {
         let entries = self.devices.iter();
         entries
-            .map(|entry| entry.map(|(interface, Wire(record))| (interface, record.role())))
+            .map(|entry| entry.map(|(interface, Wire(record))| (interface, record)))
             .collect::<Result<_, _>>()
             .map_err(|error| refused("reading a device", Table::Devices, 0, error))
+    }
+
+    /// What each device leads to, by interface index.
+    pub fn device_roles(&self) -> Result<BTreeMap<u32, Role>, DataplaneError> {
+        let records = self.device_records()?.into_iter();
+        Ok(records
+            .map(|(index, record)| (index, record.role()))
+            .collect())
     }
 
     /// Says what the programs must know of a device; before they are attached to it.

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use lb_common::id::ServiceId;
 use lb_common::table::backend::BackendRecord;
-use lb_common::table::filter::{BACKEND_FILTER_WORDS, FilterBit, SERVICE_FILTER_WORDS};
+use lb_common::table::filter::{
+    BACKEND_FILTER_WORDS, FilterBit, NODE_PORT_WORDS, SERVICE_FILTER_WORDS,
+};
 use lb_common::table::frontend::FrontendKey;
 use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
 
@@ -25,6 +27,8 @@ use crate::audit::words::{backend_name, frontend_name};
 use crate::dataplane::inspect::Inspect;
 use crate::dataplane::layout::Table;
 use crate::dataplane::{DataplaneError, Write};
+
+pub mod ranges;
 
 /// Words of regions that one step reads at most, but for the last region: half a millisecond's.
 const MOST_WORDS: usize = 65_536;
@@ -42,6 +46,10 @@ pub enum Place {
     Services(u32),
     /// The word of `SERVICE_FILTER` that comes next.
     ServiceFilter(u32),
+    /// The word of `NODE_PORTS` that comes next.
+    NodePorts(u32),
+    /// The keys of `SOURCE_RANGES`, which [`Planner::audit_ranges`] reads.
+    SourceRanges,
     /// The frontend of the plan that was compared last.
     Frontends(Option<FrontendKey>),
     /// The key of the table that was looked at last.
@@ -151,10 +159,31 @@ impl Planner {
                     next: Some(if end < SERVICE_FILTER_WORDS {
                         Place::ServiceFilter(end)
                     } else {
-                        Place::Frontends(None)
+                        Place::NodePorts(0)
                     }),
                 }
             }
+            Place::NodePorts(from) => {
+                let end = from.saturating_add(most).min(NODE_PORT_WORDS);
+                let missing = (from..end).filter_map(|word| {
+                    let mask = self.node_port_bits.word(word) & !tables.node_port_filter(word);
+                    (mask != 0).then_some(FilterBit { word, mask })
+                });
+                Step {
+                    drifts: missing
+                        .map(|bits| unmarked(Table::NodePorts, bits))
+                        .collect(),
+                    next: Some(if end < NODE_PORT_WORDS {
+                        Place::NodePorts(end)
+                    } else {
+                        Place::SourceRanges
+                    }),
+                }
+            }
+            Place::SourceRanges => Step {
+                drifts: Vec::new(),
+                next: Some(Place::Frontends(None)),
+            },
             Place::Frontends(last) => self.audit_frontends(last, tables, is_parked, count)?,
             Place::Strangers(last) => self.audit_strangers(last, tables, keeps_strangers, count)?,
         })
@@ -376,6 +405,7 @@ fn unmarked(table: Table, bits: FilterBit) -> Drift {
     let FilterBit { word, mask } = bits;
     let write = match table {
         Table::ServiceFilter => Write::MarkService(bits),
+        Table::NodePorts => Write::MarkNodePort(bits),
         _ => Write::MarkBackend(bits),
     };
     Drift {

@@ -17,6 +17,8 @@ pub(super) struct PublishedRanges {
     /// By index into `SERVICES`; never empty ones.
     networks: BTreeMap<u32, Networks>,
     count: usize,
+    /// Changes so far.
+    version: u64,
 }
 
 impl PublishedRanges {
@@ -25,14 +27,28 @@ impl PublishedRanges {
         let mut networks: BTreeMap<u32, Networks> = BTreeMap::new();
         let count = keys.len();
         for key in keys {
-            networks.entry(service(&key)).or_default().insert(key);
+            networks.entry(key.service()).or_default().insert(key);
         }
-        Self { networks, count }
+        Self {
+            networks,
+            count,
+            version: 0,
+        }
     }
 
     /// How many there are.
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &SourceRangeKey> {
+        self.networks.values().flatten()
+    }
+
+    /// Another number whenever [`Self::all`] says something else.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
     }
 
     /// How many of the networks `wanted` for the service at `index` are not there yet.
@@ -50,6 +66,7 @@ impl PublishedRanges {
         let new: Vec<_> = wanted.difference(held).copied().collect();
         held.extend(&new);
         self.count += new.len();
+        self.version += u64::from(!new.is_empty());
         let write = |key| Write::AddSourceRange { key };
         new.into_iter().map(write).collect()
     }
@@ -65,6 +82,7 @@ impl PublishedRanges {
             self.networks.remove(&index);
         }
         self.count -= old.len();
+        self.version += u64::from(!old.is_empty());
         let write = |key| Write::RemoveSourceRange { key };
         old.into_iter().map(write).collect()
     }
@@ -77,12 +95,6 @@ impl PublishedRanges {
             .flat_map(|index| self.keep(index, &Networks::new()))
             .collect()
     }
-}
-
-/// Index of the service that a key is about.
-const fn service(key: &SourceRangeKey) -> u32 {
-    let [a, b, c, d, ..] = key.data();
-    u32::from_be_bytes([a, b, c, d])
 }
 
 /// The networks that the frontends of a port ask for, if its id has this `index`.

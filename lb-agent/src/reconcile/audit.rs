@@ -8,6 +8,7 @@ use crate::dataplane::inspect::Inspect;
 use crate::dataplane::layout::Table;
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::plan::audit::Place;
+use crate::plan::audit::ranges::RangeScan;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub struct Audit {
     at: Place,
     repairs: bool,
     keys_left: u32,
+    ranges: RangeScan,
     found: Found,
 }
 
@@ -42,6 +44,14 @@ pub struct Found {
 }
 
 impl Found {
+    /// Counts an entry that is not as planned, in words.
+    pub(crate) fn add(&mut self, table: Table, text: String) {
+        *self.entries.entry(table).or_default() += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(text);
+        }
+    }
+
     /// How many entries were not as planned.
     pub fn total(&self) -> u64 {
         self.entries.values().sum()
@@ -66,6 +76,7 @@ impl Audit {
             at: Place::FIRST,
             repairs,
             keys_left: 0,
+            ranges: RangeScan::default(),
             found: Found::default(),
         }
     }
@@ -83,13 +94,18 @@ impl<D: Dataplane + Inspect> Reconciler<D> {
             audit.keys_left = capacity.saturating_mul(MOST_ROUNDS).saturating_add(STEP);
         }
         let parked = &self.parked;
-        let mut step = self.planner.audit(
-            audit.at.clone(),
-            &self.dataplane,
-            |key| parked.contains_key(key),
-            !audit.repairs,
-            STEP,
-        )?;
+        let mut step = if audit.at == Place::SourceRanges {
+            let ranges = &mut audit.ranges;
+            self.planner.audit_ranges(ranges, &self.dataplane, STEP)?
+        } else {
+            self.planner.audit(
+                audit.at.clone(),
+                &self.dataplane,
+                |key| parked.contains_key(key),
+                !audit.repairs,
+                STEP,
+            )?
+        };
         if let Some(Place::Strangers(_)) = step.next {
             audit.keys_left = audit.keys_left.saturating_sub(STEP);
             if audit.keys_left == 0 {
@@ -97,10 +113,7 @@ impl<D: Dataplane + Inspect> Reconciler<D> {
             }
         }
         for drift in &step.drifts {
-            *audit.found.entries.entry(drift.table).or_default() += 1;
-            if audit.found.examples.len() < EXAMPLES {
-                audit.found.examples.push(drift.text.clone());
-            }
+            audit.found.add(drift.table, drift.text.clone());
             if audit.repairs {
                 let writes = self.planner.repair(drift);
                 audit.found.repaired += u64::from(!writes.is_empty());

@@ -86,26 +86,18 @@ impl Rest {
 }
 
 /// `⌈2⁶⁴ × part / whole⌉` where `part` is below `whole`.
-#[expect(
-    clippy::integer_division_remainder_used,
-    reason = "once for each of the last slots, on the host"
-)]
 fn ceil_fraction(part: u64, whole: u64) -> u64 {
     let whole = u128::from(whole.max(1));
     let wide = u128::from(part).wrapping_shl(64);
-    let up = wide.wrapping_add(whole.wrapping_sub(1)) / whole;
-    u64::try_from(up).unwrap_or(u64::MAX)
+    let up = wide.wrapping_add(whole.wrapping_sub(1)).checked_div(whole);
+    up.and_then(|up| u64::try_from(up).ok()).unwrap_or(u64::MAX)
 }
 
 /// The number by which `step` times it is 1 modulo `size`, a prime that does not divide `step`: by
 /// Fermat `step` to the power of `size - 2`.
-#[expect(
-    clippy::integer_division_remainder_used,
-    reason = "once for each of the last slots, on the host"
-)]
 fn inverse(step: u32, size: u32) -> u32 {
     let modulus = u64::from(size.max(1));
-    let times = |a: u64, b: u64| a.wrapping_mul(b) % modulus;
+    let times = |a: u64, b: u64| a.wrapping_mul(b).checked_rem(modulus).unwrap_or(0);
     let (mut power, mut square) = (1, u64::from(step));
     let mut exponent = size.saturating_sub(2);
     while exponent != 0 {
@@ -185,7 +177,8 @@ mod tests {
         for size in TABLE_SIZES {
             for step in [1, 2, 3, size >> 1, size.wrapping_sub(1)] {
                 let product = u64::from(step).wrapping_mul(inverse(step, size).into());
-                assert_eq!(product % u64::from(size), 1, "{step} modulo {size}");
+                let rest = product.checked_rem(u64::from(size));
+                assert_eq!(rest, Some(1), "{step} modulo {size}");
             }
         }
     }

@@ -84,6 +84,18 @@ impl SourceRangeKey {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
     }
 
+    /// Index into `SERVICES`.
+    #[must_use]
+    pub const fn service(&self) -> u32 {
+        u32::from_be_bytes(self.service)
+    }
+
+    /// The network: its mapped address, and how many of its bits count.
+    #[must_use]
+    pub const fn mapped_network(&self) -> (MappedAddress, u32) {
+        (self.address, self.prefix.saturating_sub(SERVICE_BITS))
+    }
+
     /// Bits that count, service index included.
     #[must_use]
     pub const fn prefix(&self) -> u32 {

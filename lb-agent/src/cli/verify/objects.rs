@@ -15,6 +15,7 @@ use crate::audit::basis::Basis;
 use crate::cli::error::{CliError, while_doing};
 use crate::cli::render::units;
 use crate::clock;
+use crate::interfaces::{Devices, Watcher};
 use crate::model::event::Event;
 use crate::model::index::Model;
 use crate::plan::ServiceView;
@@ -161,6 +162,16 @@ impl SourceObjects {
         drop(report);
         api.or(own)
             .unwrap_or_else(|| format!("is {} there?", self.name))
+    }
+
+    /// The devices of this machine as they are now.
+    pub(super) fn devices(&self) -> Result<Devices, CliError> {
+        let read = async { Watcher::new()?.read().await };
+        let result = self.runtime.block_on(read);
+        result.map_err(|error| CliError::Source {
+            source_name: "this machine's devices".to_owned(),
+            message: error.to_string(),
+        })
     }
 
     /// The objects as a planner reads them.

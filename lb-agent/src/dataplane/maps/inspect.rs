@@ -1,12 +1,16 @@
 //! The real tables read place by place.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::Ordering;
 
-use aya::maps::MapError;
+use aya::maps::{MapData, MapError};
+use lb_common::family::MappedAddress;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
+use lb_common::table::node_address::NodeAddress;
 use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{BACKEND_WORDS, BpfDataplane, is_missing, refused};
@@ -17,6 +21,8 @@ use crate::dataplane::{DataplaneError, syscall};
 
 /// Bytes of a key of `FRONTENDS`.
 const KEY_BYTES: usize = size_of::<FrontendKey>();
+/// Bytes of a key of `SOURCE_RANGES`.
+const RANGE_BYTES: usize = size_of::<SourceRangeKey>();
 
 impl Inspect for BpfDataplane {
     fn frontend(&self, key: &FrontendKey) -> Result<Option<FrontendValue>, DataplaneError> {
@@ -33,25 +39,13 @@ impl Inspect for BpfDataplane {
         most: usize,
     ) -> Result<Vec<FrontendKey>, DataplaneError> {
         let mut keys = Vec::new();
-        let mut last: Option<[u8; KEY_BYTES]> = None;
-        if let Some(key) = key {
-            let mut bytes = [0; KEY_BYTES];
-            bytes.copy_from_slice(key.as_bytes());
-            last = Some(bytes);
-        }
-        while keys.len() < most {
-            let next = syscall::next_key(self.frontend_keys.fd().as_fd(), last.as_ref());
-            let next = next.map_err(|source| DataplaneError::Kernel {
-                operation: "looking through",
-                table: Table::Frontends.name(),
-                source,
-            })?;
-            let Some(bytes) = next else {
-                break;
-            };
-            last = Some(bytes);
-            keys.extend(FrontendKey::read_from_bytes(&bytes).ok());
-        }
+        keys_after::<KEY_BYTES>(
+            &self.frontend_keys,
+            Table::Frontends,
+            key.map(FrontendKey::as_bytes),
+            most,
+            |bytes| keys.extend(FrontendKey::read_from_bytes(bytes).ok()),
+        )?;
         Ok(keys)
     }
 
@@ -84,6 +78,55 @@ impl Inspect for BpfDataplane {
     fn backend_filter(&self, word: u32) -> u64 {
         self.backend_filter.load(word)
     }
+
+    fn node_port_filter(&self, word: u32) -> u64 {
+        self.node_ports.load(word)
+    }
+
+    fn source_ranges_after(
+        &self,
+        key: Option<&SourceRangeKey>,
+        most: usize,
+    ) -> Result<Vec<SourceRangeKey>, DataplaneError> {
+        let mut keys = Vec::new();
+        keys_after::<RANGE_BYTES>(
+            &self.source_range_keys,
+            Table::SourceRanges,
+            key.map(SourceRangeKey::as_bytes),
+            most,
+            |bytes| keys.extend(SourceRangeKey::read_from_bytes(bytes).ok()),
+        )?;
+        Ok(keys)
+    }
+
+    fn node_addresses(&self) -> Result<BTreeMap<MappedAddress, NodeAddress>, DataplaneError> {
+        Self::node_addresses(self)
+    }
+}
+
+/// Gives `take` at most `most` keys of `N` bytes that come after `key`.
+fn keys_after<const N: usize>(
+    map: &MapData,
+    table: Table,
+    key: Option<&[u8]>,
+    most: usize,
+    mut take: impl FnMut(&[u8; N]),
+) -> Result<(), DataplaneError> {
+    let mut last: Option<[u8; N]> = key.and_then(|bytes| bytes.try_into().ok());
+    for _ in 0..most {
+        let next = syscall::next_key(map.fd().as_fd(), last.as_ref());
+        let next = next.map_err(|source| DataplaneError::Kernel {
+            operation: "looking through",
+            table: table.name(),
+            source,
+        })?;
+        let Some(bytes) = next else {
+            break;
+        };
+        take(&bytes);
+        last = Some(bytes);
+    }
+    Ok(())
 }
 
 impl BpfDataplane {

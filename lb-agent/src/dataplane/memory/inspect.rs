@@ -1,10 +1,14 @@
 //! The tables in memory read place by place.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use lb_common::family::MappedAddress;
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendValue};
+use lb_common::table::node_address::NodeAddress;
 use lb_common::table::service::{SERVICE_WORDS, ServiceWord};
+use lb_common::table::source_range::SourceRangeKey;
 
 use super::{Flaky, Memory};
 use crate::dataplane::DataplaneError;
@@ -46,6 +50,24 @@ impl Inspect for Memory {
     fn backend_filter(&self, word: u32) -> u64 {
         self.backend_filter.get(word as usize).copied().unwrap_or(0)
     }
+
+    fn node_port_filter(&self, word: u32) -> u64 {
+        self.node_ports.get(word as usize).copied().unwrap_or(0)
+    }
+
+    fn source_ranges_after(
+        &self,
+        key: Option<&SourceRangeKey>,
+        most: usize,
+    ) -> Result<Vec<SourceRangeKey>, DataplaneError> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.source_ranges.range((from, Bound::Unbounded));
+        Ok(keys.copied().take(most).collect())
+    }
+
+    fn node_addresses(&self) -> Result<BTreeMap<MappedAddress, NodeAddress>, DataplaneError> {
+        Ok(self.node_addresses.clone())
+    }
 }
 
 /// Reading does not fail: what an audit cannot read it reads the next time.
@@ -80,5 +102,21 @@ impl<D: Inspect> Inspect for Flaky<D> {
 
     fn backend_filter(&self, word: u32) -> u64 {
         self.inner.backend_filter(word)
+    }
+
+    fn node_port_filter(&self, word: u32) -> u64 {
+        self.inner.node_port_filter(word)
+    }
+
+    fn source_ranges_after(
+        &self,
+        key: Option<&SourceRangeKey>,
+        most: usize,
+    ) -> Result<Vec<SourceRangeKey>, DataplaneError> {
+        self.inner.source_ranges_after(key, most)
+    }
+
+    fn node_addresses(&self) -> Result<BTreeMap<MappedAddress, NodeAddress>, DataplaneError> {
+        self.inner.node_addresses()
     }
 }

@@ -4,6 +4,7 @@ use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::filter::FilterBit;
 use lb_common::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
 use lb_common::table::service::ServiceWord;
+use lb_common::table::source_range::SourceRangeKey;
 use proptest::prelude::*;
 
 use super::*;
@@ -33,6 +34,11 @@ fn world() -> World {
     let endpoints = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(endpoint);
     world.add_slice(slice("web-4", "web", &ports, endpoints));
     world.add_slice(slice("web-6", "web", &ports, [endpoint("fd00:1::1")]));
+    let mut open = service("open", &["10.96.0.5"], &[("http", 80)]);
+    open.ports[0].node_port = 30_080;
+    open.load_balancer_ips = vec!["203.0.113.5".parse().unwrap()];
+    open.source_ranges = vec![("198.51.100.0".parse().unwrap(), 24)];
+    world.add_service(open);
     world
 }
 
@@ -67,6 +73,8 @@ fn meaning(memory: &Memory) -> impl PartialEq + std::fmt::Debug + use<> {
         memory.backends.clone(),
         memory.service_filter.clone(),
         memory.backend_filter.clone(),
+        memory.node_ports.clone(),
+        memory.source_ranges.clone(),
     )
 }
 
@@ -84,7 +92,7 @@ fn web(memory: &Memory) -> (u32, u32) {
 type Damage = fn(&mut Memory);
 
 /// Each damages one entry of one table; and the words by which the operator is told.
-const DAMAGES: [(Table, &str, Damage); 14] = [
+const DAMAGES: [(Table, &str, Damage); 17] = [
     (
         Table::Frontends,
         "10.96.0.1:80/TCP of default/web is missing",
@@ -186,6 +194,24 @@ const DAMAGES: [(Table, &str, Damage); 14] = [
                 &mut memory.backend_filter,
                 crate::plan::backend_bit(address),
             );
+        },
+    ),
+    (Table::NodePorts, "of NODE_PORTS are missing", |memory| {
+        memory.node_ports.fill(0);
+    }),
+    (
+        Table::SourceRanges,
+        "198.51.100.0/24 of default/open:http (IPv4) is missing",
+        |memory| memory.source_ranges.clear(),
+    ),
+    (
+        Table::SourceRanges,
+        "192.0.2.0/25 of default/open:http (IPv4) is nobody's",
+        |memory| {
+            let index = memory.source_ranges.first().unwrap().service();
+            let network = key([192, 0, 2, 0], 0).address();
+            let range = SourceRangeKey::network(index, network, 25, false);
+            memory.source_ranges.insert(range);
         },
     ),
 ];
@@ -293,6 +319,30 @@ fn bits_of_the_filters_that_nothing_needs_any_more_are_no_drift() {
     reconciler.dataplane_mut().service_filter[7] = u64::MAX;
     reconciler.dataplane_mut().backend_filter[7] = u64::MAX;
     assert_eq!(pass(&mut reconciler, true), Found::default());
+}
+
+#[test]
+fn source_ranges_that_change_while_they_are_read_are_read_again_and_are_no_drift() {
+    let mut world = world();
+    let mut open = service("open", &["10.96.0.5"], &[("http", 80)]);
+    open.load_balancer_ips = vec!["203.0.113.5".parse().unwrap()];
+    let mut reconciler = synced(&world, Memory::new(CAPACITY));
+    let mut audit = Audit::new(true);
+    let mut passes = 0;
+    for number in 0..200_u8 {
+        open.source_ranges = vec![([198, 51, number, 0].into(), 24)];
+        world.add_service(open.clone());
+        reconciler.changed(name("open"));
+        reconciler.run(&world).unwrap();
+        for _ in 0..3 {
+            if let AuditStep::Done(found) = reconciler.audit(&mut audit).unwrap() {
+                assert_eq!(found, Found::default());
+                passes += 1;
+            }
+        }
+    }
+    assert!(passes > 0, "changes keep no pass from its end");
+    assert_eq!(reconciler.dataplane().source_ranges.len(), 1);
 }
 
 #[test]
