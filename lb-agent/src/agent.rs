@@ -13,7 +13,7 @@ pub mod config;
 mod devices;
 mod error;
 mod names;
-mod node_addresses;
+pub(crate) mod node_addresses;
 mod notes;
 pub(crate) mod objects;
 mod outside;

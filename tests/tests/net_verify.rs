@@ -78,7 +78,7 @@ fn machine() -> Result<LoneAgent> {
     require_root()?;
     let mut agent = LoneAgent::new(NODE)?;
     let name = agent.namespace.name();
-    command::ip(name, "link add eth0 type dummy")?;
+    command::ip(name, "link add eth0 type veth peer name eth1")?;
     command::ip(name, "address add 192.0.2.1/24 dev eth0")?;
     command::ip(name, "link set eth0 up")?;
     let manifests = agent.path("manifests");

@@ -82,7 +82,7 @@ impl NodeAddressKeeper {
 const IPVS_DEVICE: &str = "kube-ipvs0";
 
 /// The addresses of this node's devices, without loopback addresses.
-pub(super) fn local(devices: &Devices) -> Vec<IpAddr> {
+pub(crate) fn local(devices: &Devices) -> Vec<IpAddr> {
     let devices = devices.values().filter(|it| it.name != IPVS_DEVICE);
     let addresses = devices.flat_map(|device| &device.addresses);
     let addresses = addresses.copied();

@@ -18,6 +18,7 @@ use super::compare::Three;
 use super::difference::Difference;
 use super::picture::address_of;
 use super::words::{device_text, node_address_text};
+use crate::agent::node_addresses::local;
 use crate::dataplane::layout::Table;
 use crate::interfaces::Devices;
 use crate::plan::endpoints::mapped;
@@ -95,9 +96,7 @@ impl NodeSides<'_> {
     }
 
     fn address_differences(self) -> Vec<Difference> {
-        let local = self.machine.values().flat_map(|device| &device.addresses);
-        let local = local.filter(|address| !address.is_loopback());
-        let local: BTreeSet<IpAddr> = local.copied().collect();
+        let local: BTreeSet<IpAddr> = local(self.machine).into_iter().collect();
         let mut all = local.clone();
         all.extend(self.agent.iter().flat_map(|agent| agent.addresses.keys()));
         all.extend(self.addresses.keys().map(|it| address_of(*it)));

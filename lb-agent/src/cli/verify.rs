@@ -174,7 +174,7 @@ fn look(
     let devices = reader.devices()?;
     let said = pins::node_tables(&places.state_dir)?;
     let node = NodeSides {
-        machine: &objects.devices()?,
+        machine: objects.devices(),
         agent: said.as_ref().filter(|_| agent == AgentState::Alive),
         addresses: &actual.node_addresses,
         devices: &reader.device_records()?,

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::agent::config;
+use crate::agent::node_addresses::local;
 use crate::agent::objects::ModelObjects;
 use crate::audit::basis::Basis;
 use crate::cli::error::{CliError, while_doing};
@@ -35,6 +36,7 @@ const TURN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct SourceObjects {
     model: Model,
+    devices: Devices,
     name: String,
     /// Ended when this is dropped.
     tasks: JoinSet<Result<(), String>>,
@@ -90,6 +92,7 @@ impl SourceObjects {
         }
         let mut objects = Self {
             model: Model::new(&basis.node_name),
+            devices: Devices::new(),
             name: basis.source().to_string(),
             tasks,
             batches,
@@ -122,7 +125,7 @@ impl SourceObjects {
         loop {
             let left = deadline.saturating_duration_since(clock::instant());
             if left.is_zero() {
-                return Ok(());
+                return self.read_devices();
             }
             self.listen(left.min(TURN))?;
         }
@@ -164,14 +167,21 @@ impl SourceObjects {
             .unwrap_or_else(|| format!("is {} there?", self.name))
     }
 
-    /// The devices of this machine as they are now.
-    pub(super) fn devices(&self) -> Result<Devices, CliError> {
+    /// Reads the devices of this machine, whose addresses nobody else may have.
+    fn read_devices(&mut self) -> Result<(), CliError> {
         let read = async { Watcher::new()?.read().await };
-        let result = self.runtime.block_on(read);
-        result.map_err(|error| CliError::Source {
+        let devices = self.runtime.block_on(read);
+        self.devices = devices.map_err(|error| CliError::Source {
             source_name: "this machine's devices".to_owned(),
             message: error.to_string(),
-        })
+        })?;
+        drop(self.model.set_device_addresses(local(&self.devices)));
+        Ok(())
+    }
+
+    /// The devices of this machine, as they were at the last [`Self::pump`].
+    pub(super) const fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// The objects as a planner reads them.
