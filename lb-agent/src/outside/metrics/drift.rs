@@ -10,13 +10,17 @@ use crate::dataplane::layout::Table;
 use crate::reconcile::audit::Found;
 
 /// The tables that an audit compares.
-const AUDITED: [Table; 7] = [
+const AUDITED: [Table; 11] = [
     Table::Frontends,
     Table::Services,
     Table::Arena,
     Table::Backends,
     Table::ServiceFilter,
     Table::BackendFilter,
+    Table::NodePorts,
+    Table::SourceRanges,
+    Table::NodeAddresses,
+    Table::Devices,
     Table::Config,
 ];
 
