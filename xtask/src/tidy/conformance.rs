@@ -1,7 +1,7 @@
 //! The proofs that `docs/conformance.md` names exist: a test that was renamed or removed leaves a
 //! claim that nobody can check. And each of kube-proxy's own tables of cases has a test.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use super::Violation;
 
@@ -38,7 +38,7 @@ pub(super) fn unproved(
         };
         // What stands between a pair of quotes is every second piece.
         for name in proof.split('`').skip(1).step_by(2) {
-            if name.ends_with(".rs") {
+            if Path::new(name).extension() == Some("rs".as_ref()) {
                 let missing = alternatives(name).into_iter();
                 let missing = missing.filter(|path| !has_file(files, path));
                 found.extend(missing.map(|path| (index + 1, format!("no file `{path}`"))));
