@@ -302,10 +302,10 @@ fn repairs_that_are_asked_for_at_the_same_time_are_each_answered() -> Result<()>
     let ask = || verify(&agent, &["--settle", "0s", "--repair"]);
     let answers = thread::scope(|scope| {
         let all = [(); 3].map(|()| scope.spawn(ask));
-        all.map(|one| one.join().map_err(|_| "it panicked"))
+        all.map(|one| one.join().expect("a verify that ends"))
     });
     for answer in answers {
-        let (code, repaired) = answer.map_err(anyhow::Error::msg)??;
+        let (code, repaired) = answer?;
         ensure!(code == 0, "{repaired:#}\n{}", agent.log());
     }
     ensure!(agent.tables()?.frontends.contains_key(&web()));

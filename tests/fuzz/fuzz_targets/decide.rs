@@ -7,7 +7,6 @@
 #[expect(dead_code, reason = "the kernel tier's tests use more of it")]
 mod given;
 #[path = "../../src/host.rs"]
-#[expect(dead_code, reason = "the kernel tier's tests use more of it")]
 mod host;
 #[path = "../../src/packets.rs"]
 #[expect(dead_code, reason = "the kernel tier's tests use more of it")]
@@ -15,7 +14,6 @@ mod packets;
 #[path = "../../src/sequence.rs"]
 mod sequence;
 #[path = "../../src/tables.rs"]
-#[expect(dead_code, reason = "the kernel tier's tests use more of it")]
 mod tables;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sequence::check(bytes));

@@ -1,3 +1,5 @@
+//! Devices of real hosts, and the roles that they get.
+
 use super::*;
 
 const NODE: &str = "192.168.0.1";
