@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lb_agent::clock::flow_seconds;
 use lb_common::family::{Family as _, V4, V6};
@@ -19,11 +20,18 @@ use lb_common::flow::{Hook, Protocol};
 use lb_common::id::{BackendId, Seconds, ServiceId};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::verdict::Reason;
+use lb_tests::clock;
 use lb_tests::given::{Place, each, first};
 use lb_tests::prog::Bench;
 use lb_tests::tables::{ServicePort, World, mapped};
 
-const TIMEOUT: u32 = 10_800;
+/// Of the service, in seconds. Entries are stamped that long ago, so a machine that has just booted has
+/// to wait for it.
+const TIMEOUT: u32 = 100;
+/// How long that takes at most.
+const MACHINE: Duration = Duration::from_secs(200);
+/// An entry that was used just now is no older, however slow the machine.
+const FRESH: u32 = 30;
 
 /// The first port of [`world`]; `MemoryTables` numbers services by their order.
 const STICKY: ServiceId = ServiceId::new(1, 1);
@@ -83,7 +91,10 @@ fn entry(bench: &Bench, place: Place) -> Option<(BackendId, u32)> {
 }
 
 fn remember(bench: &Bench, place: Place, backend: BackendId, age: u32) {
-    let last = Seconds(flow_seconds().0.saturating_sub(age));
+    let last = clock::eventually("the machine runs for long enough", MACHINE, || {
+        Ok(flow_seconds().0.checked_sub(age).map(Seconds))
+    });
+    let last = last.expect("a machine whose clock runs");
     let value = AffinityValue::new(&key(place), backend, last);
     bench.host.affinity.borrow_mut().insert(key(place), value);
 }
@@ -104,7 +115,7 @@ fn every_connection_of_a_client_goes_to_the_backend_of_its_first() {
             .position(|it| *it == chosen)
             .expect("a backend of its own");
         assert_eq!(usize::try_from(backend.index()).ok(), Some(position + 1));
-        assert!(age < 60);
+        assert!(age < FRESH);
         for port in 1001..1016 {
             let again = connect(&mut bench, place, protocol, (port, 10));
             assert_eq!(again, chosen);
@@ -118,12 +129,12 @@ fn who_is_remembered_serves_and_the_entry_is_refreshed() {
         let mut bench = Bench::new(&world(place, protocol));
         let own = backends(place, protocol, 8);
         for (number, backend) in (1..).zip(&own) {
-            remember(&bench, place, id(number), TIMEOUT - 60);
+            remember(&bench, place, id(number), TIMEOUT - FRESH);
             let port = 1000 + u16::try_from(number).expect("eight backends");
             assert_eq!(connect(&mut bench, place, protocol, (port, 10)), *backend);
             let (kept, age) = entry(&bench, place).expect("it is still there");
             assert_eq!(kept, id(number));
-            assert!(age < 60, "stamped {age} s ago");
+            assert!(age < FRESH, "stamped {age} s ago");
         }
     });
 }
@@ -134,13 +145,13 @@ fn an_established_flow_refreshes_nothing() {
         let mut bench = Bench::new(&world(place, protocol));
         connect(&mut bench, place, protocol, (1000, 10));
         let (backend, _) = entry(&bench, place).expect("the client is remembered");
-        remember(&bench, place, backend, 100);
+        remember(&bench, place, backend, TIMEOUT - FRESH);
         let client = SocketAddr::new(place.client().ip(), 1000);
         let request = first(protocol, client, place.dialled(10)).build();
         let outcome = bench.send(Hook::Ingress, &request);
         assert_eq!(outcome.ended.reason, Reason::Established);
         let (_, age) = entry(&bench, place).expect("it is still there");
-        assert!(age >= 100, "stamped {age} s ago");
+        assert!(age >= TIMEOUT - FRESH, "stamped {age} s ago");
     });
 }
 
@@ -167,7 +178,7 @@ fn old_entries_and_those_of_other_sets_choose_nothing() {
             assert_eq!(got, by_hash, "{stranger:?}, {age} s old");
             let (now_kept, age) = entry(&bench, place).expect("it is written anew");
             assert_eq!(now_kept, chosen);
-            assert!(age < 60);
+            assert!(age < FRESH);
         }
     });
 }
