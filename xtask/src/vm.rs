@@ -22,9 +22,9 @@ use crate::outcome::Counts;
 use crate::workspace::{self, Object};
 use crate::{build, process, test};
 
-/// A boot takes seconds, but an emulated kernel verifies the programs for a minute or two; a machine
-/// that has not powered off by now hangs.
-const DEADLINE: Duration = Duration::from_mins(12);
+/// A boot takes seconds, but an emulated kernel verifies the programs for a minute or two, and again for many a
+/// test; a machine that has not powered off by now hangs.
+const DEADLINE: Duration = Duration::from_mins(40);
 
 /// What a machine needs to emulate another.
 const NEEDS: [Need; 2] = [
