@@ -9,6 +9,7 @@
 //!   pointed there: readers see the damage or the new region, never a mixture.
 //! * Of an index that waits in quarantine, only what flows may read is compared.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lb_common::id::ServiceId;
@@ -116,19 +117,15 @@ impl Planner {
                 }
             }
             Place::BackendFilter(from) => {
-                let end = from.saturating_add(most).min(BACKEND_FILTER_WORDS);
-                let missing = (from..end).filter_map(|word| {
-                    let mask = self.backend_bits.word(word) & !tables.backend_filter(word);
-                    (mask != 0).then_some(FilterBit { word, mask })
-                });
+                let words = from..from.saturating_add(most).min(BACKEND_FILTER_WORDS);
                 Step {
-                    drifts: missing
-                        .map(|bits| unmarked(Table::BackendFilter, bits))
-                        .collect(),
-                    next: Some(if end < BACKEND_FILTER_WORDS {
-                        Place::BackendFilter(end)
+                    next: Some(if words.end < BACKEND_FILTER_WORDS {
+                        Place::BackendFilter(words.end)
                     } else {
                         Place::Regions(None)
+                    }),
+                    drifts: audit_filter(Table::BackendFilter, words, |word| {
+                        self.backend_bits.word(word) & !tables.backend_filter(word)
                     }),
                 }
             }
@@ -147,36 +144,28 @@ impl Planner {
                 }
             }
             Place::ServiceFilter(from) => {
-                let end = from.saturating_add(most).min(SERVICE_FILTER_WORDS);
-                let missing = (from..end).filter_map(|word| {
-                    let mask = self.service_bits.word(word) & !tables.service_filter(word);
-                    (mask != 0).then_some(FilterBit { word, mask })
-                });
+                let words = from..from.saturating_add(most).min(SERVICE_FILTER_WORDS);
                 Step {
-                    drifts: missing
-                        .map(|bits| unmarked(Table::ServiceFilter, bits))
-                        .collect(),
-                    next: Some(if end < SERVICE_FILTER_WORDS {
-                        Place::ServiceFilter(end)
+                    next: Some(if words.end < SERVICE_FILTER_WORDS {
+                        Place::ServiceFilter(words.end)
                     } else {
                         Place::NodePorts(0)
+                    }),
+                    drifts: audit_filter(Table::ServiceFilter, words, |word| {
+                        self.service_bits.word(word) & !tables.service_filter(word)
                     }),
                 }
             }
             Place::NodePorts(from) => {
-                let end = from.saturating_add(most).min(NODE_PORT_WORDS);
-                let missing = (from..end).filter_map(|word| {
-                    let mask = self.node_port_bits.word(word) & !tables.node_port_filter(word);
-                    (mask != 0).then_some(FilterBit { word, mask })
-                });
+                let words = from..from.saturating_add(most).min(NODE_PORT_WORDS);
                 Step {
-                    drifts: missing
-                        .map(|bits| unmarked(Table::NodePorts, bits))
-                        .collect(),
-                    next: Some(if end < NODE_PORT_WORDS {
-                        Place::NodePorts(end)
+                    next: Some(if words.end < NODE_PORT_WORDS {
+                        Place::NodePorts(words.end)
                     } else {
                         Place::SourceRanges
+                    }),
+                    drifts: audit_filter(Table::NodePorts, words, |word| {
+                        self.node_port_bits.word(word) & !tables.node_port_filter(word)
                     }),
                 }
             }
@@ -399,6 +388,18 @@ impl Planner {
             next: (!keys.is_empty()).then_some(Place::Strangers(reached)),
         })
     }
+}
+
+/// What lacks bits among these words of a filter; `missing` says which a word lacks.
+fn audit_filter(table: Table, words: Range<u32>, missing: impl Fn(u32) -> u64) -> Vec<Drift> {
+    let lacking = words.map(|word| FilterBit {
+        word,
+        mask: missing(word),
+    });
+    lacking
+        .filter(|bits| bits.mask != 0)
+        .map(|bits| unmarked(table, bits))
+        .collect()
 }
 
 fn unmarked(table: Table, bits: FilterBit) -> Drift {

@@ -221,12 +221,16 @@ mod tests {
         }
     }
 
+    /// The words of a table without a flow.
+    fn empty_words() -> Vec<AtomicU64> {
+        let words = 0..bucket_words::<V4>() * 64;
+        words.map(|_| AtomicU64::new(0)).collect()
+    }
+
     /// A client from outside, whose packets leave with an address of this node.
     #[test]
     fn flushing_frees_both_pairs_of_a_flow_that_leaves_again() {
-        let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 64)
-            .map(|_| AtomicU64::new(0))
-            .collect();
+        let words = empty_words();
         let buckets = AtomicBuckets::new::<V4>(&words, BUCKETS).unwrap();
         let timeouts = |_: State| Seconds(1000);
         let flows = FlowTable::<V4, _, _>::new(buckets, 7, timeouts);
@@ -258,9 +262,7 @@ mod tests {
 
     #[test]
     fn flushing_frees_all_entries_of_the_chosen_flows_and_no_other() {
-        let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 64)
-            .map(|_| AtomicU64::new(0))
-            .collect();
+        let words = empty_words();
         let buckets = AtomicBuckets::new::<V4>(&words, BUCKETS).unwrap();
         let timeouts = |_: State| Seconds(1000);
         let flows = FlowTable::<V4, _, _>::new(buckets, 7, timeouts);
