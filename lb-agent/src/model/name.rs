@@ -1,5 +1,6 @@
 //! Names of objects and of service ports.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,12 +9,31 @@ use lb_common::flow::Protocol;
 /// Namespace and name of an object; cluster-scoped objects have an empty namespace.
 ///
 /// A name stands in every table that is looked up by it, so its texts are shared, not copied.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ObjectName {
     /// `metadata.namespace`.
     pub namespace: Arc<str>,
     /// `metadata.name`.
     pub name: Arc<str>,
+}
+
+/// By namespace, then by name.
+impl Ord for ObjectName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Tables are searched by names most of which are in one namespace, whose text is shared.
+        let namespaces = if Arc::ptr_eq(&self.namespace, &other.namespace) {
+            Ordering::Equal
+        } else {
+            self.namespace.cmp(&other.namespace)
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for ObjectName {

@@ -10,7 +10,6 @@
 //! * Of an index that waits in quarantine, only what flows may read is compared.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use lb_common::id::ServiceId;
 use lb_common::table::backend::BackendRecord;
@@ -42,7 +41,7 @@ pub enum Place {
     /// The word of `BACKEND_FILTER` that comes next.
     BackendFilter(u32),
     /// The set whose region was compared last.
-    Regions(Option<Arc<SetKey>>),
+    Regions(Option<SetKey>),
     /// The element of `SERVICES` that comes next.
     Services(u32),
     /// The word of `SERVICE_FILTER` that comes next.
@@ -77,7 +76,7 @@ pub struct Drift {
 enum Repair {
     Write(Write),
     /// The region of this set goes to another place.
-    Relocate(Arc<SetKey>),
+    Relocate(SetKey),
 }
 
 /// What one step of an audit has found.
@@ -215,12 +214,7 @@ impl Planner {
         })
     }
 
-    fn audit_regions(
-        &self,
-        last: Option<&Arc<SetKey>>,
-        tables: &impl Inspect,
-        count: usize,
-    ) -> Step {
+    fn audit_regions(&self, last: Option<&SetKey>, tables: &impl Inspect, count: usize) -> Step {
         let mut step = Step::default();
         let mut reached = None;
         let mut read = 0;
@@ -230,7 +224,7 @@ impl Planner {
             if fingerprint(&words) != site.fingerprint {
                 step.drifts.push(self.damaged(site));
             }
-            reached = Some(Arc::clone(site.key));
+            reached = Some(site.key.clone());
             if read >= MOST_WORDS {
                 break;
             }
@@ -250,16 +244,16 @@ impl Planner {
         Drift {
             table: Table::Arena,
             text: format!("the backend set of {} is damaged", users.join(", ")),
-            repair: Repair::Relocate(Arc::clone(site.key)),
+            repair: Repair::Relocate(site.key.clone()),
         }
     }
 
-    fn users(&self, set: &Arc<SetKey>) -> impl Iterator<Item = &PlannedPort> {
+    fn users(&self, set: &SetKey) -> impl Iterator<Item = &PlannedPort> {
         let ports = self.planned.values().flat_map(|planned| &planned.ports);
-        ports.filter(move |port| port.sets.iter().any(|of| Arc::ptr_eq(of, set)))
+        ports.filter(move |port| port.sets.contains(set))
     }
 
-    fn relocate(&mut self, set: &Arc<SetKey>) -> Vec<Write> {
+    fn relocate(&mut self, set: &SetKey) -> Vec<Write> {
         let Some(offset) = self.regions.relocate(set) else {
             return Vec::new();
         };
@@ -269,7 +263,7 @@ impl Planner {
         for port in ports.flat_map(|planned| &mut planned.ports) {
             let sets = port.sets.iter().zip(&mut port.words);
             for (audience, (of, word)) in AUDIENCES.into_iter().zip(sets) {
-                if Arc::ptr_eq(of, set) {
+                if of == set {
                     *word = ServiceWord::new(offset, port.id.generation());
                     writes.push(Write::SetService {
                         index: port.id.index(),

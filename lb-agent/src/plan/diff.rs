@@ -114,7 +114,14 @@ impl Planner {
             self.acquire_port(old, port, acquired)?;
         }
         self.acquire_ranges(ports, acquired)?;
-        let touched = self.frontends.exchange(old, rank, &acquired.ports);
+        let new = &acquired.ports;
+        let claims_same =
+            old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.claims_as(new));
+        if claims_same && old_rank == rank {
+            // Only endpoints changed, as nearly always.
+            return Ok(BTreeSet::new());
+        }
+        let touched = self.frontends.exchange(old, rank, new);
         // Taking a Service away never fails.
         if ports.is_empty() || self.frontends.fit(&touched, self.capacity.frontends) {
             return Ok(touched);
@@ -172,7 +179,7 @@ impl Planner {
             let set = set_of(port, audience, &weights);
             let placed = self.place(set, word.offset()).ok_or(Table::Arena)?;
             *word = ServiceWord::new(placed.offset, id.generation());
-            sets.push(Arc::clone(&placed.key));
+            sets.push(placed.key.clone());
             acquired.regions.push(placed);
         }
         let sets = <[_; SERVICE_WORDS]>::try_from(sets).expect("one set for each audience");

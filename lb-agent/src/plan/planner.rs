@@ -80,7 +80,7 @@ pub(super) struct PlannedPort {
     pub(super) key: Arc<PortKey>,
     pub(super) id: ServiceId,
     /// By [`Audience`].
-    pub(super) sets: [Arc<SetKey>; SERVICE_WORDS],
+    pub(super) sets: [SetKey; SERVICE_WORDS],
     /// By [`Audience`].
     pub(super) words: [ServiceWord; SERVICE_WORDS],
     pub(super) members: Box<[PlannedMember]>,
@@ -93,6 +93,14 @@ impl PlannedPort {
     /// Whether it remembers its clients.
     pub(super) fn has_affinity(&self) -> bool {
         self.sets.iter().any(|set| set.affinity_seconds() != 0)
+    }
+
+    /// Whether it claims the same frontends, and says the same of its address.
+    pub(super) fn claims_as(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.frontends == other.frontends
+            && self.address == other.address
+            && self.has_ready == other.has_ready
     }
 
     /// What UDP flows through it may name.
@@ -375,7 +383,7 @@ impl Planner {
     }
 
     /// The sets of the services with session affinity, by [`Audience`].
-    pub fn affinity_sets(&self) -> BTreeMap<ServiceId, [Arc<SetKey>; SERVICE_WORDS]> {
+    pub fn affinity_sets(&self) -> BTreeMap<ServiceId, [SetKey; SERVICE_WORDS]> {
         let ports = self.planned.values().flat_map(|planned| &planned.ports);
         ports
             .filter(|port| port.has_affinity())

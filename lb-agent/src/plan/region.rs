@@ -5,6 +5,7 @@
 //! are written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,9 +25,19 @@ pub struct SetMember {
     pub weight: u16,
 }
 
-/// Everything a region's words follow from.
+/// Any number with as many ones as zeros.
+const HASH_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Everything a region's words follow from. Clones share it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SetKey {
+    /// First in the order, so that a search among thousands of sets looks into few of them.
+    hash: u64,
+    set: Arc<Set>,
+}
+
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Set {
     /// Ascending, as a region has them.
     members: Box<[SetMember]>,
     affinity_seconds: u32,
@@ -42,33 +53,39 @@ impl SetKey {
     ) -> Self {
         let mut members: Box<[SetMember]> = members.into_iter().collect();
         members.sort_unstable();
-        Self {
+        let hash = members.iter().fold(0, |hash, member| {
+            let member = u64::from(member.id.raw()) << 16 | u64::from(member.weight);
+            hash::mix(hash ^ HASH_SEED, member)
+        });
+        let set = Arc::new(Set {
             members,
             affinity_seconds,
             drops_when_empty: when_empty == WhenEmpty::Drop,
-        }
+        });
+        Self { hash, set }
     }
 
     /// Session affinity timeout in seconds; 0 is no affinity.
-    pub const fn affinity_seconds(&self) -> u32 {
-        self.affinity_seconds
+    pub fn affinity_seconds(&self) -> u32 {
+        self.set.affinity_seconds
     }
 
     /// Whether `id` is a member.
     pub fn contains(&self, id: BackendId) -> bool {
-        self.members
+        self.set
+            .members
             .binary_search_by_key(&id, |member| member.id)
             .is_ok()
     }
 
     /// The region's header.
     pub fn header(&self) -> RegionHeader {
-        let count = u16::try_from(self.members.len()).unwrap_or(u16::MAX);
+        let count = u16::try_from(self.set.members.len()).unwrap_or(u16::MAX);
         RegionHeader {
             count,
             table_size: maglev::table_size(u32::from(count)),
-            affinity_seconds: self.affinity_seconds,
-            when_empty: if self.drops_when_empty {
+            affinity_seconds: self.set.affinity_seconds,
+            when_empty: if self.set.drops_when_empty {
                 WhenEmpty::Drop
             } else {
                 WhenEmpty::Refuse
@@ -92,16 +109,17 @@ impl Builder {
         let mut words = Vec::with_capacity(header.words() as usize);
         words.extend(header.encode());
         words.resize(HEADER_WORDS as usize, 0);
-        words.extend(key.members.chunks(2).map(|pair| {
+        words.extend(key.set.members.chunks(2).map(|pair| {
             let mut raw = pair.iter().map(|member| u64::from(member.id.raw()));
             raw.next().unwrap_or(0) | raw.next().unwrap_or(0) << 32
         }));
         if header.table_size > 0 {
             self.members.clear();
-            self.members.extend(key.members.iter().map(|member| Member {
-                identity: identity(member.id),
-                weight: member.weight,
-            }));
+            self.members
+                .extend(key.set.members.iter().map(|member| Member {
+                    identity: identity(member.id),
+                    weight: member.weight,
+                }));
             self.slots.clear();
             self.slots.resize(header.table_size as usize, 0);
             let cursors = self.cursors.len().max(self.members.len());
@@ -145,7 +163,7 @@ struct Region {
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
     /// What it is shared by.
-    pub key: &'a Arc<SetKey>,
+    pub key: &'a SetKey,
     /// Where it begins, in words.
     pub offset: u32,
     /// Its length in words.
@@ -166,7 +184,7 @@ struct Found {
 pub struct Regions {
     /// The free words.
     pub arena: Arena,
-    by_key: BTreeMap<Arc<SetKey>, Region>,
+    by_key: BTreeMap<SetKey, Region>,
     found: BTreeMap<u32, Found>,
 }
 
@@ -174,7 +192,7 @@ pub struct Regions {
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// What it is shared by.
-    pub key: Arc<SetKey>,
+    pub key: SetKey,
     /// Where it is.
     pub offset: u32,
     /// How it came there.
@@ -210,18 +228,18 @@ impl Regions {
         hint: u32,
         build: impl FnOnce(&SetKey) -> Vec<u64>,
     ) -> Option<Placed> {
-        if let Some((shared, _)) = self.by_key.get_key_value(&key) {
-            let key = Arc::clone(shared);
-            let region = self.by_key.get_mut(&key)?;
-            region.references += 1;
-            let offset = region.offset;
-            return Some(Placed {
-                key,
-                offset,
-                origin: Origin::Shared,
-            });
-        }
-        let words = build(&key);
+        let vacant = match self.by_key.entry(key) {
+            Entry::Vacant(vacant) => vacant,
+            Entry::Occupied(mut shared) => {
+                shared.get_mut().references += 1;
+                return Some(Placed {
+                    key: shared.key().clone(),
+                    offset: shared.get().offset,
+                    origin: Origin::Shared,
+                });
+            }
+        };
+        let words = build(vacant.key());
         let length = u32::try_from(words.len()).ok()?;
         let print = fingerprint(&words);
         let is_found = self
@@ -234,14 +252,13 @@ impl Regions {
         } else {
             (self.arena.allocate(length)?, Origin::New(words))
         };
-        let key = Arc::new(key);
-        let region = Region {
+        let key = vacant.key().clone();
+        vacant.insert(Region {
             offset,
             words: length,
             references: 1,
             fingerprint: print,
-        };
-        self.by_key.insert(Arc::clone(&key), region);
+        });
         Some(Placed {
             key,
             offset,
@@ -266,7 +283,7 @@ impl Regions {
     }
 
     /// Gives a reference back; the last one retires the region.
-    pub fn release(&mut self, key: &Arc<SetKey>) {
+    pub fn release(&mut self, key: &SetKey) {
         if let Some(region) = self.drop_reference(key) {
             self.arena.retire(region.offset, region.words);
         }
@@ -278,11 +295,9 @@ impl Regions {
     }
 
     /// The regions after that of `key`, or all, in an order that does not change.
-    pub fn after(&self, key: Option<&Arc<SetKey>>) -> impl Iterator<Item = Site<'_>> {
+    pub fn after(&self, key: Option<&SetKey>) -> impl Iterator<Item = Site<'_>> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
-        let regions = self
-            .by_key
-            .range::<Arc<SetKey>, _>((from, Bound::Unbounded));
+        let regions = self.by_key.range((from, Bound::Unbounded));
         regions.map(|(key, region)| Site {
             key,
             offset: region.offset,
@@ -334,7 +349,7 @@ impl Regions {
         }
     }
 
-    fn drop_reference(&mut self, key: &Arc<SetKey>) -> Option<Region> {
+    fn drop_reference(&mut self, key: &SetKey) -> Option<Region> {
         let region = self.by_key.get_mut(key)?;
         region.references -= 1;
         if region.references > 0 {

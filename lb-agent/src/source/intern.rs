@@ -1,6 +1,6 @@
 //! Strings that repeat, kept once.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How many strings are remembered that repeat nearby or not at all.
@@ -10,10 +10,10 @@ const NEARBY: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Interner {
     /// Names of nodes, zones and namespaces, which stand everywhere.
-    strings: BTreeSet<Arc<str>>,
+    strings: HashSet<Arc<str>>,
     /// Names of objects, which the next few objects may have too: there are too many of them to
     /// remember all.
-    nearby: BTreeSet<Arc<str>>,
+    nearby: HashSet<Arc<str>>,
 }
 
 impl Interner {
@@ -38,7 +38,7 @@ impl Interner {
     }
 }
 
-fn shared(strings: &mut BTreeSet<Arc<str>>, string: &str) -> Arc<str> {
+fn shared(strings: &mut HashSet<Arc<str>>, string: &str) -> Arc<str> {
     if let Some(shared) = strings.get(string) {
         return Arc::clone(shared);
     }
@@ -59,7 +59,7 @@ mod tests {
         let other = interner.get("node-b");
         drop(first);
         interner.sweep();
-        assert_eq!(interner.strings, BTreeSet::from([other]));
+        assert_eq!(interner.strings, HashSet::from([other]));
     }
 
     #[test]
