@@ -262,6 +262,10 @@ impl Agent {
                     while let Ok(batch) = batches.try_recv() {
                         self.take_in(batch);
                     }
+                    // Most batches are one change, which is done before the loop has gone round.
+                    if self.retry_at.is_none() {
+                        self.work();
+                    }
                 }
                 Ok(()) = reports.changed() => {
                     let report = reports.borrow_and_update().clone();

@@ -40,6 +40,8 @@ pub(super) struct OutsideKeeper {
     /// Which state of the planner's Services with a `Local` policy is told.
     locals_version: Option<u64>,
     ports: HealthPorts,
+    /// Whether ports were told of that may have to be taken back.
+    has_told_ports: bool,
 }
 
 impl OutsideKeeper {
@@ -59,6 +61,7 @@ impl OutsideKeeper {
             triggers: TriggerTimes::new(micros(now)),
             locals_version: None,
             ports: HealthPorts::new(),
+            has_told_ports: false,
         })
     }
 
@@ -214,8 +217,14 @@ impl OutsideKeeper {
     }
 
     /// Says where health-check node ports are to be.
-    pub(super) fn show_node_ports(&self, model: &Model, settings: &Settings, devices: &Devices) {
-        if !self.has_health_ports {
+    pub(super) fn show_node_ports(
+        &mut self,
+        model: &Model,
+        settings: &Settings,
+        devices: &Devices,
+    ) {
+        let had_ports = std::mem::replace(&mut self.has_told_ports, !self.ports.is_empty());
+        if !self.has_health_ports || !had_ports && self.ports.is_empty() {
             return;
         }
         let node = ModelObjects(model).node_view().addresses;

@@ -17,7 +17,7 @@ use crate::status::{self, AgentStatus, ApiStatus, DeviceRole, SyncSpent};
 const STATUS_DELAY: Duration = Duration::from_millis(10);
 /// The least time between two writes of the status: a file that is replaced costs more than the
 /// change of a small Service.
-const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The file, and when it is to be written next.
 #[derive(Debug)]
