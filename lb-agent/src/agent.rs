@@ -315,7 +315,7 @@ impl Agent {
             self.outside.node_changed(&self.model);
             self.devices_at = Some(now());
         }
-        if changed.cidrs {
+        if changed.cidrs || (changed.node && self.is_listed) {
             self.write_cidrs();
         }
         // The model itself keeps what a list that is repeated has not named yet, so this is said
@@ -363,7 +363,8 @@ impl Agent {
             );
         }
         // There is at most one of a family, so all fit.
-        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods());
+        let of_node = self.model.pod_cidrs();
+        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods(of_node));
         words.words.extend(pods.words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words.words {

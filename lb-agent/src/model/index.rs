@@ -199,6 +199,11 @@ impl Model {
         self.node.as_deref()
     }
 
+    /// The Node's `podCIDRs`; none as long as it is not known.
+    pub fn pod_cidrs(&self) -> &[(IpAddr, u8)] {
+        self.node.as_ref().map_or(&[], |node| &node.pod_cidrs)
+    }
+
     /// This agent's Node, to be kept.
     pub const fn shared_node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
