@@ -259,8 +259,7 @@ fn null_lists_and_bookmarks_of_empty_objects_are_nothing_to_stumble_over() {
             .unwrap();
         observer.await_services(&["ns/old 0", "ns/web 3"]).unwrap();
         assert_eq!(observer.warnings(), Vec::<String>::new());
-        let seen = observer.seen();
-        assert_eq!(seen.report.problems, []);
+        assert_eq!(observer.seen().report.problems, []);
     }
 }
 

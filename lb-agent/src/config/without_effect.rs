@@ -15,7 +15,7 @@ enum Case {
     OtherMode(&'static str),
 }
 
-use Case::{Always, Entry, OtherMode};
+use self::Case::{Always, Entry, OtherMode};
 
 /// Every such setting.
 const SETTINGS: [(&str, Case); 8] = [

@@ -244,12 +244,12 @@ mod tests {
         }
     }
 
-    /// The default table, three quarters full, of which one flow in a hundred has lost its backend. Table
+    /// The default table, three fifths full, of which one flow in a hundred has lost its backend. Table
     /// 11.12 has a million flows, of which that table has no room for all.
     #[test]
     fn row_11_12_of_very_many_flows_only_the_stale_ones_leave_in_one_pass() {
         const BUCKETS: u32 = 65_536;
-        const FLOWS: u32 = 190_000;
+        const FLOWS: u32 = 160_000;
         let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 65_536)
             .map(|_| AtomicU64::new(0))
             .collect();
@@ -261,7 +261,7 @@ mod tests {
             flow.key.tuple.source = (0x0b00_0000 + number).to_be_bytes();
             flow.translated.source = flow.key.tuple.source;
             for half in [flow.partner(), flow] {
-                let inserted = table.insert(&half, State::UdpNew, NOW);
+                let inserted = table.insert(&half, State::UdpStream, NOW);
                 assert!(matches!(inserted, Insertion::Inserted(_)), "flow {number}");
             }
         }

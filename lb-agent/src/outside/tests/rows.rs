@@ -93,7 +93,9 @@ fn row_11_13_servers_are_open_as_long_as_their_services_and_tell_their_counts() 
 #[test]
 fn row_11_13_a_service_keeps_its_server_moves_it_comes_or_goes() {
     let outside = proxy();
-    let [one, two, three, moved, four] = [(); 5].map(|()| loopback().port());
+    // All at once, so that no two are the same.
+    let held = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let [one, two, three, moved, four] = held.map(|it| it.local_addr().unwrap().port());
     let before = [("nsn1", one, 9), ("nsn2", two, 3), ("nsn3", three, 7)];
     tell(&outside, &before);
     for row in before {
