@@ -198,7 +198,8 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone(), &roles),
             addresses,
-            model: Model::new(&settings.node_name),
+            model: Model::new(&settings.node_name)
+                .with_node_address(settings.services.node_address),
             audits: AuditKeeper::new(&settings),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,

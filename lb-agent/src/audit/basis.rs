@@ -23,6 +23,9 @@ pub struct Basis {
     pub version: u32,
     /// `metadata.name` of the Node.
     pub node_name: String,
+    /// The setting `services.nodeAddress`.
+    #[serde(default)]
+    pub node_address: Option<IpAddr>,
     /// Where objects come from.
     source: SourceBasis,
     /// Service CIDRs of the settings.
@@ -87,6 +90,7 @@ impl Basis {
         Self {
             version: VERSION,
             node_name: settings.node_name.clone(),
+            node_address: settings.services.node_address,
             source,
             service_cidrs: settings.service_cidrs.clone(),
             config: words,

@@ -91,7 +91,7 @@ impl SourceObjects {
             }
         }
         let mut objects = Self {
-            model: Model::new(&basis.node_name),
+            model: Model::new(&basis.node_name).with_node_address(basis.node_address),
             devices: Devices::new(),
             name: basis.source().to_string(),
             tasks,
