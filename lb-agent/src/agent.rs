@@ -198,7 +198,8 @@ impl Agent {
         Ok(Self {
             keeper: DeviceKeeper::new(attachments, settings.interfaces.clone(), &roles),
             addresses,
-            model: Model::new(&settings.node_name),
+            model: Model::new(&settings.node_name)
+                .with_node_address(settings.services.node_address),
             audits: AuditKeeper::new(&settings),
             names: NamesKeeper::new(settings.state_dir.join(plan::names::FILE_NAME)),
             settings,
@@ -319,7 +320,7 @@ impl Agent {
             self.outside.node_changed(&self.model);
             self.devices_at = Some(now());
         }
-        if changed.cidrs {
+        if changed.cidrs || (changed.node && self.is_listed) {
             self.write_cidrs();
         }
         // The model itself keeps what a list that is repeated has not named yet, so this is said
@@ -367,7 +368,8 @@ impl Agent {
             );
         }
         // There is at most one of a family, so all fit.
-        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods());
+        let of_node = self.model.pod_cidrs();
+        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods(of_node));
         words.words.extend(pods.words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words.words {

@@ -75,6 +75,9 @@ pub fn apply(document: &Document, settings: &mut Settings) {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     services.bridge_interface = text(&document.local_traffic.bridge_interface);
     services.interface_name_prefix = text(&document.local_traffic.interface_name_prefix);
+    let interfaces = &mut settings.interfaces;
+    interfaces.workloads.extend(services.workloads());
+    interfaces.workload_bridges = services.workload_bridge().into_iter().collect();
     let client = &mut settings.client;
     client.kubeconfig.clone_from(&document.client.kubeconfig);
     client.qps = document.client.qps.unwrap_or(client.qps);

@@ -126,6 +126,9 @@ impl Settings {
         if let SourceSettings::Kubernetes(api) = &self.source {
             api.validate()?;
         }
+        if let Some(setting) = self.services.missing() {
+            return Err(SettingsError::LocalMode { setting });
+        }
         self.sizes.validate()
     }
 }
@@ -208,6 +211,8 @@ pub enum AttachmentMode {
 pub struct InterfaceOverrides {
     /// These are workloads.
     pub workloads: Vec<String>,
+    /// Ports of these bridges are workloads, unless they or the bridge are uplinks; names as they are.
+    pub workload_bridges: Vec<String>,
     /// These are uplinks.
     pub uplinks: Vec<String>,
     /// These are left alone; this wins over the other two.
@@ -360,6 +365,12 @@ pub enum SettingsError {
     TooManyCidrs {
         /// How many there are.
         count: usize,
+    },
+    /// The operator must write what the mode goes by.
+    #[error("write {setting}, by which localTraffic.mode tells the devices of pods")]
+    LocalMode {
+        /// The setting.
+        setting: &'static str,
     },
     /// The operator must correct the range.
     #[error("{network}/{length} is not a range: the prefix is too long")]

@@ -329,8 +329,10 @@ fn remove_endpoint(
         "web-2 got its last new connection within {:.1?}",
         written.elapsed()
     ));
+    // What began before may be answered after.
+    load.settle()?;
     let quiet = load.snapshot();
-    load.wait_for(300)?;
+    load.wait_for_each(75)?;
     let got = |report: &LoadReport| report.by_server.get("web-2").copied();
     ensure!(
         got(&quiet) == got(&load.snapshot()),
@@ -365,12 +367,12 @@ fn crash(
     for node in 1..=3 {
         cluster.agent(node).kill()?;
     }
-    load.wait_for(300)?;
+    load.wait_for_each(75)?;
     screen.claim("with no agent alive, connections are balanced as before");
     let starting = clock::now();
     cluster.start_agents()?;
     screen.claim(&format!("agents are back after {:.1?}", starting.elapsed()));
-    load.wait_for(300)?;
+    load.wait_for_each(75)?;
     screen.claim(&stop_traffic(flows, load, tally)?);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! -- web.yaml --       writes this file into the agent's source directory
 //! -- remove web.yaml --
+//! -- machine --        addresses of the machine's devices, and `nodePortAddresses` of the settings
 //! -- maps --           brings the tables to what the files say; they must then be this
 //! -- plan --           what they should be, with what is kept out of the kernel, must be this
 //! ```
@@ -15,16 +16,19 @@
 //! none ran. The maps must be the same each time; the third time as far as packets can tell, since
 //! a service that takes over another's frontend then takes over its id.
 //!
-//! `UPDATE=1 cargo test -p lb-tests --test scenario_files` rewrites the `maps` sections.
+//! `UPDATE=1 cargo test -p lb-tests --test scenario_files` rewrites the `maps` and `plan`
+//! sections.
 
 mod dump;
 mod plan;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use lb_agent::config::{self, value::NodePortAddress};
 use lb_agent::dataplane::memory::{Flaky, Memory};
 use lb_agent::dataplane::{Actual, Capacity, Dataplane as _, DataplaneError};
 use lb_agent::model::index::Model;
@@ -32,7 +36,9 @@ use lb_agent::model::name::ObjectName;
 use lb_agent::plan::desired::Desired;
 use lb_agent::plan::{NodeView, ServiceView};
 use lb_agent::reconcile::{Objects, Reconciler};
+use lb_agent::settings::services::ServiceRules;
 use lb_agent::source::directory::Reading;
+use serde::Deserialize;
 
 /// The node that the agent runs on.
 const NODE: &str = "node-a";
@@ -55,8 +61,31 @@ const MOST_FAILURES: u32 = 1000;
 enum Step {
     Write { name: String, text: String },
     Remove { name: String },
+    Machine { text: String },
     Maps { expected: String },
     Plan { expected: String },
+}
+
+/// What else than objects the tables follow from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Machine {
+    /// Addresses of its devices; those of the Node where nothing is said.
+    addresses: Option<Vec<IpAddr>>,
+    /// The setting of that name.
+    node_port_addresses: Option<Vec<NodePortAddress>>,
+}
+
+impl Machine {
+    /// The addresses that take node ports.
+    fn node_ports(&self, node: &NodeView<'_>) -> BTreeSet<IpAddr> {
+        let mut rules = ServiceRules::default();
+        if let Some(chosen) = &self.node_port_addresses {
+            rules.node_port_addresses.clone_from(chosen);
+        }
+        let addresses = self.addresses.as_deref().unwrap_or(node.addresses);
+        rules.node_ports().select(node, addresses.iter().copied())
+    }
 }
 
 /// How a scenario is run.
@@ -113,6 +142,9 @@ fn parse(text: &str) -> Result<(String, Vec<Step>)> {
                 None if title == "plan" => Step::Plan {
                     expected: String::new(),
                 },
+                None if title == "machine" => Step::Machine {
+                    text: String::new(),
+                },
                 None => Step::Write {
                     name: title.into(),
                     text: String::new(),
@@ -122,7 +154,7 @@ fn parse(text: &str) -> Result<(String, Vec<Step>)> {
         }
         match steps.last_mut() {
             None => prose += line,
-            Some(Step::Write { text, .. }) => *text += line,
+            Some(Step::Write { text, .. } | Step::Machine { text }) => *text += line,
             Some(Step::Maps { expected } | Step::Plan { expected }) => *expected += line,
             Some(Step::Remove { .. }) if line.trim().is_empty() => {}
             Some(Step::Remove { name }) => bail!("{line:?} after the removal of {name}"),
@@ -137,6 +169,7 @@ struct Run {
     directory: tempfile::TempDir,
     reading: Reading,
     model: Model,
+    machine: Machine,
     reconciler: Reconciler<Flaky<Memory>>,
     problems: Vec<String>,
     written: BTreeSet<String>,
@@ -150,6 +183,7 @@ impl Run {
             reading: Reading::new(directory.path().to_owned()),
             directory,
             model: Model::new(NODE),
+            machine: Machine::default(),
             reconciler: start(Memory::new(CAPACITY), manner)?,
             problems: Vec::new(),
             written: BTreeSet::new(),
@@ -177,7 +211,9 @@ impl Run {
                         "section {number}: the plan is\n{plan}\nnot\n{expected}"
                     );
                 }
-                Step::Write { .. } | Step::Remove { .. } => self.change(step)?,
+                Step::Write { .. } | Step::Remove { .. } | Step::Machine { .. } => {
+                    self.change(step)?;
+                }
             }
         }
         self.end()?;
@@ -195,6 +231,7 @@ impl Run {
             match step {
                 Step::Write { name, text: body } => text += &[&title(name), body.as_str()].concat(),
                 Step::Remove { name } => text += &title(&format!("remove {name}")),
+                Step::Machine { text: body } => text += &[title("machine"), body.clone()].concat(),
                 Step::Maps { .. } => {
                     text += &[title("maps"), self.maps()?].concat();
                     continue;
@@ -223,6 +260,11 @@ impl Run {
             Step::Remove { name } => {
                 fs::remove_file(self.path(name)).with_context(|| format!("remove {name}"))
             }
+            Step::Machine { text } => {
+                self.machine = config::text::parse(text)
+                    .map_err(|mistake| anyhow!("what the machine has: {}", mistake.message))?;
+                Ok(())
+            }
             Step::Maps { .. } | Step::Plan { .. } => Ok(()),
         }
     }
@@ -240,7 +282,9 @@ impl Run {
             .context("read the manifests")?;
         self.problems = report.problems.iter().map(ToString::to_string).collect();
         let was_ready = self.model.is_ready();
-        let changed = self.model.apply_all(events);
+        let mut changed = self.model.apply_all(events);
+        let addresses = self.machine.addresses.clone().unwrap_or_default();
+        changed.merge(self.model.set_device_addresses(addresses));
         let objects = Held(&self.model);
         for name in changed.services {
             self.reconciler.changed(name);
@@ -265,7 +309,8 @@ impl Run {
         let names = objects.names();
         let views = names.iter().filter_map(|name| objects.view(name));
         let desired = Desired::of(views, &objects.node());
-        Ok(plan::dump(&desired, &objects.node()))
+        let node_ports = self.machine.node_ports(&objects.node());
+        Ok(plan::dump(&desired, &objects.node(), &node_ports))
     }
 
     /// Brings the tables to what the files say, and says what they hold.
@@ -341,7 +386,7 @@ impl Objects for Held<'_> {
             name: NODE,
             zone: node.and_then(|node| node.zone.as_deref()),
             addresses: node.map_or(&[], |node| &node.addresses),
-            device_addresses: &[],
+            device_addresses: self.0.device_addresses(),
             service_cidrs: self.0.service_cidrs(),
         }
     }

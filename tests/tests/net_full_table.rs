@@ -69,7 +69,7 @@ fn fill_and_make_room(stage: &mut Stage, shape: CniShape) -> Result<()> {
         let (kind, _) = refusal(client, address, Transport::Tcp, SILENCE)?;
         ensure!(kind == ErrorKind::TimedOut, "{address}: {kind}");
     }
-    load.wait_for(300)?;
+    load.wait_for_each(100)?;
     // What has its place still changes.
     stage.set_endpoints(&["web-1", "web-3"])?;
     stage.await_servers(&["web-1", "web-3"])?;

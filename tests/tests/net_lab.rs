@@ -203,6 +203,9 @@ fn flows_and_load_report_what_happened_to_them() {
         clock::eventually("a refused connection", Duration::from_secs(30), || {
             Ok(refused(&load.snapshot()).then_some(()))
         })?;
+        clock::eventually("the flow's end", Duration::from_secs(30), || {
+            Ok(flow.is_over().then_some(()))
+        })?;
         let (flow, load) = (flow.stop()?, load.stop()?);
         ensure!(
             flow.exchanges > 0 && flow.failure.is_some(),

@@ -29,13 +29,13 @@ impl Traffic {
             }
         }
         let load = Load::start(client, &destinations)?;
-        load.wait_for(200)?;
+        load.wait_for_each(50)?;
         Ok(Self { flows, load })
     }
 
     /// Ends all, and fails if anything went wrong at any time.
     fn stop_unharmed(self) -> Result<()> {
-        self.load.wait_for(200)?;
+        self.load.wait_for_each(50)?;
         let load = self.load.stop()?;
         ensure!(load.failures == 0, "{load:?}");
         for flow in self.flows {
@@ -68,9 +68,9 @@ fn an_agent_killed_and_restarted_under_load_harms_nothing(stage: &mut Stage) -> 
         for node in 1..=3 {
             stage.cluster.crash_agent(node)?;
         }
-        traffic.load.wait_for(50)?;
+        traffic.load.wait_for_each(12)?;
         stage.cluster.await_agents()?;
-        traffic.load.wait_for(50)?;
+        traffic.load.wait_for_each(12)?;
     }
     traffic.stop_unharmed()
 }
@@ -94,7 +94,7 @@ fn sigterm_leaves_the_datapath_in_place(stage: &mut Stage) -> Result<()> {
     }
     let after = leak::attached_programs(&stage.cluster.lab)?;
     ensure!(before == after, "programs changed: {before:?}, {after:?}");
-    traffic.load.wait_for(200)?;
+    traffic.load.wait_for_each(50)?;
     // The CLI reads the pins; it needs no agent.
     let services = stage.cluster.steerage(1, &["service", "list", "-A"])?;
     ensure!(services.contains("web"), "{services}");

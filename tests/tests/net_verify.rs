@@ -341,3 +341,61 @@ fn without_an_agent_two_sides_are_compared_and_repairs_wait_for_its_start() -> R
     ensure!(code == 0, "{clean:#}");
     agent.terminate()
 }
+
+/// Writes the manifests with this network of the Node's pods.
+fn write_node(agent: &LoneAgent, network: &str) -> Result<()> {
+    let node = format!("spec: {{podCIDRs: [{network}]}}\nstatus: {{addresses");
+    let text = MANIFESTS.replace("status: {addresses", &node);
+    Ok(fs::write(agent.path("manifests/web.yaml"), text)?)
+}
+
+/// No agent runs, so that what is said of the machine's addresses and of the Node's networks is the
+/// command's own.
+#[test]
+fn what_the_machine_and_its_node_have_is_seen_by_the_command_itself() -> Result<()> {
+    const EXTERNAL: &str = "198.51.100.7";
+    let mut agent = machine()?;
+    let far = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: far, namespace: default}}\n\
+         spec: {{clusterIP: 10.96.0.30, externalIPs: [{EXTERNAL}], ports: [{{port: 80}}]}}\n"
+    );
+    fs::write(agent.path("manifests/far.yaml"), far)?;
+    write_node(&agent, "10.244.1.0/24")?;
+    agent.configure("localTraffic: {mode: NodeCIDR}\nlog: {format: Json}\n")?;
+    agent.start()?;
+    agent.await_sync()?;
+    let (code, clean) = verify(&agent, &[])?;
+    ensure!(code == 0, "{clean:#}\n{}", agent.log());
+    agent.kill()?;
+    let name = agent.namespace.name().to_owned();
+    command::ip(&name, &format!("address add {EXTERNAL}/32 dev eth0"))?;
+    write_node(&agent, "10.244.7.0/24")?;
+    let (code, drift) = verify(&agent, &["--settle", "0s"])?;
+    ensure!(code == 5, "{drift:#}");
+    let found = drift["differences"].as_array().context("a list")?;
+    for (table, about) in [
+        (Table::Frontends, "198.51.100.7:80/TCP"),
+        (Table::NodeAddresses, EXTERNAL),
+        (Table::Config, ""),
+    ] {
+        let is_it = |it: &Value| {
+            let said = it["about"].as_str().unwrap_or_default();
+            it["table"] == table.name() && (about.is_empty() || said == about)
+        };
+        ensure!(found.iter().any(is_it), "{table} {about}: {drift:#}");
+    }
+    agent.start()?;
+    agent.await_sync()?;
+    let (code, clean) = verify(&agent, &[])?;
+    ensure!(code == 0, "{clean:#}\n{}", agent.log());
+    // And a living agent follows both.
+    command::ip(&name, &format!("address del {EXTERNAL}/32 dev eth0"))?;
+    write_node(&agent, "10.244.8.0/24")?;
+    let (code, clean) = verify(&agent, &["--settle", "30s"])?;
+    ensure!(code == 0, "{clean:#}\n{}", agent.log());
+    for line in agent.log().lines() {
+        let said: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        ensure!(said["fields"]["message"].is_string(), "{line}");
+    }
+    agent.terminate()
+}

@@ -124,8 +124,14 @@ fn streams_end_in_order_after_so_many_events() {
 fn silence_keeps_the_connection_open() {
     let server = server();
     server.inject(Rule::new(Fault::Silent).times(1));
-    let mut answer = http::get(server.address(), WATCH, &[], SILENCE).expect("a head");
+    let connection = http::connect(server.address(), PATIENCE).expect("a connection");
+    let handle = connection.try_clone().expect("the same connection");
+    let answer = http::ask(Box::new(connection), "GET", WATCH, &[], "");
+    let mut answer = answer.expect("a head");
     assert_eq!(answer.status, 200);
+    handle
+        .set_read_timeout(Some(SILENCE))
+        .expect("a shorter patience");
     let error = answer.chunk().expect_err("nothing comes");
     assert!(is_timeout(&error), "{error:#}");
     server.inject(Rule::new(Fault::Hang).times(1));

@@ -110,6 +110,13 @@ fn requests_are_narrowed_by_the_server() {
     let server = server();
     let (observer, _directory) = observer(&server, quick());
     observer.await_services(&["ns/old 1", "ns/web 2"]).unwrap();
+    // The Node and the networks are not waited for by the tables.
+    observer
+        .await_seen("all kinds are asked for", |seen| seen.restarts == 4)
+        .unwrap();
+    for resource in [Resource::Nodes, Resource::ServiceCidrs] {
+        server.await_streams(resource, 1, PATIENCE).unwrap();
+    }
     let requests = server.requests();
     let query = |resource: Resource, name: &str| {
         let request = requests.iter().find(|it| it.resource == resource).unwrap();
@@ -224,6 +231,61 @@ fn streams_that_break_in_every_way_go_on_where_they_were() {
     observer.await_services(&["ns/old 1", "ns/web 6"]).unwrap();
     assert_eq!(observer.seen().restarts, 4, "no new list was needed");
     assert_eq!(observer.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn null_lists_and_bookmarks_of_empty_objects_are_nothing_to_stumble_over() {
+    for streams in [true, false] {
+        let server = server();
+        server.stream_lists(streams);
+        let null = |name: &str| {
+            let mut slice = slice(name, "old", &[]);
+            slice["endpoints"] = Value::Null;
+            slice["ports"] = Value::Null;
+            slice
+        };
+        // Listed, ...
+        server.apply(&null("old-2")).unwrap();
+        let (observer, _directory) = observer(&server, quick());
+        observer.await_services(&["ns/old 1", "ns/web 2"]).unwrap();
+        // ... and told of; a real server's bookmarks have the nulls too.
+        server.apply(&null("old-1")).unwrap();
+        for resource in [Resource::Services, Resource::EndpointSlices] {
+            server.await_streams(resource, 1, PATIENCE).unwrap();
+            server.send_bookmarks(resource);
+        }
+        server
+            .apply(&slice("web-2", "web", &["10.244.0.3"]))
+            .unwrap();
+        observer.await_services(&["ns/old 0", "ns/web 3"]).unwrap();
+        assert_eq!(observer.warnings(), Vec::<String>::new());
+        assert_eq!(observer.seen().report.problems, []);
+    }
+}
+
+#[test]
+fn requests_without_an_answer_or_a_body_are_given_up_and_asked_again() {
+    for fault in [Fault::Hang, Fault::Silent] {
+        let server = server();
+        let timing = Timing {
+            answer: Duration::from_secs(1),
+            initial: Duration::from_secs(1),
+            idle: Duration::from_secs(2),
+            ..quick()
+        };
+        for resource in [Resource::Services, Resource::EndpointSlices] {
+            server.inject(Rule::new(fault).on(resource).times(2));
+        }
+        let (observer, _directory) = observer(&server, timing);
+        observer
+            .await_services(&["ns/old 1", "ns/web 2"])
+            .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        let requests = server.requests();
+        let asked = requests
+            .iter()
+            .filter(|it| it.resource == Resource::Services);
+        assert!(asked.count() >= 3, "{fault:?}");
+    }
 }
 
 #[test]

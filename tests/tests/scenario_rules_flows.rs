@@ -9,10 +9,12 @@
 )]
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use lb_common::flow::{Hook, Protocol};
 use lb_common::id::Seconds;
 use lb_common::table::backend::BackendFlags;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 use lb_tests::given::{answer, first, packet};
 use lb_tests::host::{self, Code, Ended};
@@ -68,12 +70,16 @@ fn move_to_serving(old: &MemoryTables, protocol: Protocol, backend: &str) -> Mem
     }
     let mut new = MemoryTables::new(&world);
     new.set_flags(end(backend), protocol, 0);
-    new.flows_v4 = old
-        .flows_v4
-        .iter()
-        .map(|word| word.load(std::sync::atomic::Ordering::Relaxed).into())
-        .collect();
+    take_flows(&mut new, old);
     new
+}
+
+/// Puts the flows of one set of tables into another.
+fn take_flows(new: &mut MemoryTables, old: &MemoryTables) {
+    let words = old.flows_v4.iter();
+    new.flows_v4 = words
+        .map(|word| word.load(Ordering::Relaxed).into())
+        .collect();
 }
 
 #[test]
@@ -115,6 +121,62 @@ fn row_11_12_udp_flows_to_a_serving_backend_stay_terminating_or_not() {
             assert_eq!(ended.reason, Reason::Established, "11.12.b: {frontend}");
             assert!(tables.notes.borrow().is_empty());
         }
+    }
+}
+
+const NODE_PORT: &str = "192.168.0.2:32000";
+const OUTSIDE: &str = "203.0.113.2:40000";
+
+/// A Service of one endpoint on this node, at a node port, which is dialled from outside.
+fn at_node_port(protocol: Protocol, backends: &[(&str, u16)]) -> MemoryTables {
+    let node = end(NODE_PORT);
+    let mut port = ServicePort::new(end(CLUSTER_IP), protocol).node_port(node.port());
+    for (backend, weight) in backends {
+        port = port.backend(end(backend), *weight);
+    }
+    let world = World::default().node_address(node.ip(), true);
+    MemoryTables::new(&world.source(node.ip()).port(port))
+}
+
+#[test]
+fn row_11_12_flows_of_a_node_port_leave_or_stay_by_their_backend() {
+    let at = |tables: &MemoryTables, hook, frame: &[u8]| {
+        host::run_at(tables, (Role::Uplink, hook), frame, NOW)
+    };
+    let (client, node) = (end(OUTSIDE), end(NODE_PORT));
+    for (row, protocol, backend, is_kept) in [
+        ("e, serving", Protocol::Udp, SERVING, true),
+        ("e, others", Protocol::Udp, "10.240.2.6:9090", false),
+        ("g", Protocol::Sctp, "10.240.2.6:9090", true),
+    ] {
+        let before = at_node_port(protocol, &[(backend, 1)]);
+        let begun = at(
+            &before,
+            Hook::Ingress,
+            &first(protocol, client, node).build(),
+        );
+        assert_eq!(begun.reason, Reason::NewFlow, "11.12.{row}");
+        let reply = answer(protocol, end(backend), client).build();
+        let reply = at(&before, Hook::Egress, &reply);
+        assert_eq!(reply.reason, Reason::Established, "11.12.{row}");
+        let mut after = at_node_port(protocol, &[(backend, 0), (SERVING, 1)]);
+        if backend != SERVING {
+            after.set_flags(end(backend), protocol, 0);
+        }
+        take_flows(&mut after, &before);
+        let next = at(
+            &after,
+            Hook::Ingress,
+            &packet(protocol, client, node).build(),
+        );
+        let expected = if is_kept {
+            Reason::Established
+        } else {
+            Reason::NewFlow
+        };
+        assert_eq!(next.reason, expected, "11.12.{row}");
+        let notes = after.notes.borrow().clone();
+        assert_eq!(notes.is_empty(), is_kept, "11.12.{row}: {notes:?}");
     }
 }
 
@@ -173,11 +235,7 @@ fn row_11_12_without_any_endpoint_udp_clients_are_refused() {
         world.port(ServicePort::new(end(frontend), udp))
     });
     let mut after = MemoryTables::new(&empty);
-    after.flows_v4 = before
-        .flows_v4
-        .iter()
-        .map(|word| word.load(std::sync::atomic::Ordering::Relaxed).into())
-        .collect();
+    take_flows(&mut after, &before);
     // ours: kube-proxy leaves the entries of a Service without endpoints, whose packets then go to
     // nobody in silence.
     let ended = next(&after, udp, CLUSTER_IP);

@@ -9,6 +9,8 @@
 
 use std::collections::BTreeSet;
 
+use lb_agent::model::name::ObjectName;
+use lb_agent::plan::latency::TriggerTimes;
 use lb_tests::objects::{Cluster, service, slice};
 use serde_json::{Value, json};
 
@@ -229,4 +231,56 @@ fn row_11_11_slices_removed_one_by_one_leave_nothing() {
     assert_eq!(cluster.endpoints("port-0"), [""; 0], "l");
     let name = cluster.model.services().next().unwrap().name.clone();
     assert_eq!(cluster.model.slices(&name).len(), 0, "l");
+}
+
+/// What happens to a slice whose annotation says this second, and the seconds that are settled with the
+/// tables complete at second 100.
+#[test]
+fn row_11_11_trigger_times() {
+    const ADDED: Option<u32> = Some(10);
+    let http = [("port-0", 80)];
+    for (row, steps, expected) in [
+        ("a, added", &[ADDED][..], &[90.0][..]),
+        ("b, then updated", &[ADDED, Some(20)], &[90.0, 80.0]),
+        ("the same time again", &[ADDED, ADDED], &[90.0]),
+        ("c, no annotation", &[Some(0)], &[]),
+        ("d, before the start", &[Some(3)], &[]),
+        ("e, deleted", &[ADDED, None], &[]),
+        (
+            "f, added, deleted, added",
+            &[ADDED, None, Some(30)],
+            &[70.0],
+        ),
+    ] {
+        let mut cluster = with_service();
+        let mut times = TriggerTimes::new(5_000_000);
+        let name = ObjectName {
+            namespace: "ns1".into(),
+            name: "a".into(),
+        };
+        for step in steps {
+            let Some(second) = step else {
+                cluster.write("a", &Value::Null);
+                times.removed(&name);
+                continue;
+            };
+            let mut object = slice("a", &http, &numbered(1, ""));
+            if *second > 0 {
+                let at = format!("1970-01-01T00:00:{second:02}Z");
+                object["metadata"]["annotations"] =
+                    json!({"endpoints.kubernetes.io/last-change-trigger-time": at});
+            }
+            cluster.write("a", &object);
+            let service = ObjectName {
+                namespace: "ns1".into(),
+                name: "svc1".into(),
+            };
+            let slices: Vec<_> = cluster.model.slices(&service).collect();
+            assert_eq!(slices.len(), 1);
+            times.applied(&name, slices[0].triggered_micros);
+        }
+        let settled: Vec<f64> = times.settle(100_000_000).collect();
+        assert_eq!(settled, expected, "11.11, {row}");
+        assert_eq!(times.settle(100_000_000).count(), 0, "each is told once");
+    }
 }

@@ -324,14 +324,18 @@ impl Agent {
         }
         let mut node = ModelObjects(&self.model).node_view();
         let rules = &self.settings.services;
-        let mut own: Vec<IpAddr> = rules.node_address.into_iter().collect();
-        own.extend_from_slice(node.addresses);
+        let own = rules.node_addresses(node.addresses);
         node.addresses = &own;
         let dataplane = self.reconciler.dataplane_mut();
         let mut node_ports = rules.node_ports().select(&node, local(&self.devices));
         let has_addresses = self.addresses.keep(dataplane, &self.devices, &node_ports);
         // The pods' own gateways do not lead to other nodes.
-        let is_pods = |address: IpAddr| rules.pods().iter().any(|it| contains(*it, address));
+        let is_pods = |address: IpAddr| {
+            rules
+                .pods(self.model.pod_cidrs())
+                .iter()
+                .any(|it| contains(*it, address))
+        };
         node_ports.retain(|address| !is_pods(*address));
         let site = Site {
             devices: &self.devices,

@@ -228,8 +228,7 @@ impl OutsideKeeper {
             return;
         }
         let node = ModelObjects(model).node_view().addresses;
-        let mut own: Vec<IpAddr> = settings.services.node_address.into_iter().collect();
-        own.extend_from_slice(node);
+        let own = settings.services.node_addresses(node);
         let local: Vec<IpAddr> = devices
             .values()
             .flat_map(|device| device.addresses.iter().copied())

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::config;
+use crate::settings::services::LocalMode;
 use crate::settings::{ApiSettings, Settings, SourceSettings};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "basis.json";
 /// Version of the shape: raised by any change that an older command would misread.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where the agent's objects come from, and the settings that the tables depend on. It holds paths of
 /// credentials, never credentials.
@@ -22,12 +23,34 @@ pub struct Basis {
     pub version: u32,
     /// `metadata.name` of the Node.
     pub node_name: String,
+    /// The setting `services.nodeAddress`.
+    #[serde(default)]
+    pub node_address: Option<IpAddr>,
     /// Where objects come from.
     source: SourceBasis,
     /// Service CIDRs of the settings.
     pub service_cidrs: Vec<(IpAddr, u8)>,
     /// Words of `CONFIG` that follow from the settings alone.
     pub config: Vec<(u32, u64)>,
+    /// What says whose packets are the cluster's wherever they come from.
+    #[serde(default)]
+    rules: PodRules,
+}
+
+/// The settings that choose the ranges of pods.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum PodRules {
+    /// These ranges.
+    Ranges(Vec<(IpAddr, u8)>),
+    /// Those of the Node.
+    OfNode,
+}
+
+impl Default for PodRules {
+    fn default() -> Self {
+        Self::Ranges(Vec::new())
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -60,13 +83,26 @@ impl Basis {
             settings.sizes.flow_buckets_v4,
             settings.sizes.flow_buckets_v6,
         ));
-        words.extend(config::cidrs(config::Purpose::Cluster, settings.services.pods()).words);
+        let rules = match settings.services.local_mode {
+            LocalMode::NodeCIDR => PodRules::OfNode,
+            _ => PodRules::Ranges(settings.services.pods(&[]).to_vec()),
+        };
         Self {
             version: VERSION,
             node_name: settings.node_name.clone(),
+            node_address: settings.services.node_address,
             source,
             service_cidrs: settings.service_cidrs.clone(),
             config: words,
+            rules,
+        }
+    }
+
+    /// The ranges of pods, of a Node with these `podCIDRs`.
+    pub fn pods<'a>(&'a self, of_node: &'a [(IpAddr, u8)]) -> &'a [(IpAddr, u8)] {
+        match &self.rules {
+            PodRules::Ranges(ranges) => ranges,
+            PodRules::OfNode => of_node,
         }
     }
 

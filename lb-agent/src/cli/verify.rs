@@ -10,7 +10,6 @@ mod objects;
 mod repair;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use clap::Args;
 
 use super::args::{Output, Places, parse_duration};
 use super::error::CliError;
-use super::inputs::{DeviceInput, Reader as _, address_of};
+use super::inputs::{DeviceInput, Reader as _};
 use super::output::{Printer, document, show_once};
 use super::pins::{self, PinnedReader};
 use super::render;
@@ -29,7 +28,6 @@ use crate::audit::difference::{Behind, Difference};
 use crate::audit::node::NodeSides;
 use crate::audit::picture::Picture;
 use crate::dataplane::layout::Table;
-use crate::plan::NodeView;
 use crate::plan::desired::Desired;
 use crate::plan::names::Names;
 use looks::Looks;
@@ -151,17 +149,7 @@ fn look(
     let names = reader.names()?;
     let actual = reader.tables()?;
     let view = objects.objects();
-    // Which addresses the devices have, only the agent has looked.
-    let device_addresses: Vec<IpAddr> = actual
-        .node_addresses
-        .keys()
-        .map(|it| address_of(*it))
-        .collect();
-    let node = NodeView {
-        device_addresses: &device_addresses,
-        ..view.node_view()
-    };
-    let desired = Desired::of(objects.views(), &node);
+    let desired = Desired::of(objects.views(), &view.node_view());
     let config: BTreeMap<u32, u64> = objects.config(basis).into_iter().collect();
     let source = Picture::of_desired(&desired, config);
     let kernel = Picture::of_tables(&actual, reader.filters()?, &source, &names);

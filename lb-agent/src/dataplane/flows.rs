@@ -244,6 +244,47 @@ mod tests {
         }
     }
 
+    /// The default table, three fifths full, of which one flow in a hundred has lost its backend. Table
+    /// 11.12 has a million flows, of which that table has no room for all.
+    #[test]
+    fn row_11_12_of_very_many_flows_only_the_stale_ones_leave_in_one_pass() {
+        const BUCKETS: u32 = 65_536;
+        const FLOWS: u32 = 160_000;
+        let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 65_536)
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        let buckets = AtomicBuckets::new::<V4>(&words, BUCKETS).unwrap();
+        let table = FlowTable::<V4, _, _>::new(buckets, 7, |_: State| Seconds(100));
+        for number in 0..FLOWS {
+            let is_stale = number % 100 == 0;
+            let mut flow = entry(Protocol::Udp, 1, if is_stale { 1 } else { 2 }, 2);
+            flow.key.tuple.source = (0x0b00_0000 + number).to_be_bytes();
+            flow.translated.source = flow.key.tuple.source;
+            for half in [flow.partner(), flow] {
+                let inserted = table.insert(&half, State::UdpStream, NOW);
+                assert!(matches!(inserted, Insertion::Inserted(_)), "flow {number}");
+            }
+        }
+        let is_stale = |pair: &UdpPair| pair.service == ServiceId::new(1, 0);
+        let mut first = 0;
+        let mut met = 0;
+        let mut steps = 0;
+        while first < BUCKETS {
+            let end = (first + CUT_STEP).min(BUCKETS);
+            met += cut_buckets(&table, first..end, NOW, &is_stale);
+            (first, steps) = (end, steps + 1);
+        }
+        assert_eq!((met, steps), (u64::from(FLOWS / 100), 16));
+        let mut left = 0;
+        for_each_slot(&table, 0..BUCKETS, |_, slot| {
+            if let Slot::Published(found) = slot {
+                left += 1;
+                assert_eq!(found.entry.service, ServiceId::new(2, 0));
+            }
+        });
+        assert_eq!(left, (FLOWS - FLOWS / 100) * 2);
+    }
+
     #[test]
     fn a_cut_takes_both_halves_of_the_udp_flows_of_a_pair_and_nothing_else() {
         let words: Vec<AtomicU64> = (0..bucket_words::<V4>() * 64)

@@ -96,6 +96,10 @@ pub fn classify(index: u32, devices: &Devices, criteria: &Criteria<'_>) -> Class
         able(device, told(Role::Uplink, "is an uplink by the settings"))
     } else if let Some(why) = why_uplink(device, criteria.node_addresses) {
         able(device, found(Role::Uplink, why))
+    } else if is_port_of_workloads(device, devices, criteria) {
+        let role = workload(device, devices);
+        let why = "is a port of the settings' bridge";
+        able(device, found(role, why))
     } else {
         by_node_ports(device, devices, criteria.node_ports)
     }
@@ -181,6 +185,16 @@ fn by_node_ports(device: &Device, devices: &Devices, node_ports: &BTreeSet<IpAdd
         }
         Kind::Tunnel | Kind::Other => able(device, found(Role::Uplink, WHY)),
     }
+}
+
+/// Whether the operator has said that everything on the device's bridge is a pod. A bridge that leads to
+/// other nodes has ports that are none.
+fn is_port_of_workloads(device: &Device, devices: &Devices, criteria: &Criteria<'_>) -> bool {
+    let bridge = device.master.and_then(|master| devices.get(&master));
+    bridge.is_some_and(|bridge| {
+        criteria.overrides.workload_bridges.contains(&bridge.name)
+            && why_uplink(bridge, criteria.node_addresses).is_none()
+    })
 }
 
 fn leads_to_pod(device: &Device) -> bool {

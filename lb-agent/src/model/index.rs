@@ -76,6 +76,8 @@ pub struct Model {
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// The slices of each Service, sorted by their name.
     joined: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>>,
+    /// Comes before the addresses of the Node.
+    node_address: Option<IpAddr>,
     node: Option<Arc<Node>>,
     cidrs: Vec<(IpAddr, u8)>,
     /// What this machine's devices have, sorted.
@@ -93,6 +95,7 @@ impl Model {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             joined: BTreeMap::new(),
+            node_address: None,
             node: None,
             cidrs: Vec::new(),
             device_addresses: Vec::new(),
@@ -100,6 +103,13 @@ impl Model {
             slice_listing: Listing::default(),
             node_listing: Listing::default(),
         }
+    }
+
+    /// The same with an address that comes before those of the Node, and is the primary one of its family.
+    #[must_use]
+    pub const fn with_node_address(mut self, address: Option<IpAddr>) -> Self {
+        self.node_address = address;
+        self
     }
 
     /// Takes in one event.
@@ -197,6 +207,11 @@ impl Model {
     /// This agent's Node, once the source has named it.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_deref()
+    }
+
+    /// The Node's `podCIDRs`; none as long as it is not known.
+    pub fn pod_cidrs(&self) -> &[(IpAddr, u8)] {
+        self.node.as_ref().map_or(&[], |node| &node.pod_cidrs)
     }
 
     /// This agent's Node, to be kept.
@@ -312,6 +327,15 @@ impl Model {
             return;
         }
         self.node_listing.unseen.clear();
+        let node = match self.node_address {
+            Some(own) if node.addresses.first() != Some(&own) => {
+                let mut node = Arc::unwrap_or_clone(node);
+                node.addresses.retain(|address| *address != own);
+                node.addresses.insert(0, own);
+                Arc::new(node)
+            }
+            _ => node,
+        };
         if self.node.as_deref() != Some(&*node) {
             self.node = Some(node);
             changed.node = true;

@@ -9,6 +9,8 @@ use super::*;
 use crate::clock::Moment;
 use crate::model::name::ObjectName;
 
+mod rows;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address that nobody listens on now.

@@ -26,11 +26,11 @@ pub enum LocalMode {
     /// By the device they come from, and by the cluster's ranges where they are given.
     #[default]
     ClusterCIDR,
-    /// By the Node's `podCIDRs`.
+    /// By the device they come from, and by the Node's `podCIDRs`.
     NodeCIDR,
-    /// By the bridge they come from.
+    /// By their devices, to which the ports of a bridge belong.
     BridgeInterface,
-    /// By the name of the device they come from.
+    /// By their devices, to which those with a name that begins so belong.
     InterfaceNamePrefix,
 }
 
@@ -56,14 +56,46 @@ pub struct ServiceRules {
 }
 
 impl ServiceRules {
-    /// The ranges whose addresses are clients of the cluster wherever their packets come from.
-    pub fn pods(&self) -> &[(IpAddr, u8)] {
+    /// The addresses of a Node with these: [`Self::node_address`] comes first, so that it is the primary
+    /// one of its family.
+    pub fn node_addresses(&self, of_node: &[IpAddr]) -> Vec<IpAddr> {
+        let others = of_node.iter().copied();
+        self.node_address.into_iter().chain(others).collect()
+    }
+
+    /// The ranges whose addresses are clients of the cluster wherever their packets come from, of a
+    /// Node with these `podCIDRs`.
+    pub fn pods<'a>(&'a self, of_node: &'a [(IpAddr, u8)]) -> &'a [(IpAddr, u8)] {
         match self.local_mode {
             LocalMode::ClusterCIDR => &self.cluster_cidrs,
-            LocalMode::NodeCIDR | LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => {
-                &[]
-            }
+            LocalMode::NodeCIDR => of_node,
+            // Pods are told by their devices alone, whose roles these modes decide.
+            LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => &[],
         }
+    }
+
+    /// The pattern of devices that are workloads by [`LocalMode::InterfaceNamePrefix`].
+    pub fn workloads(&self) -> Option<String> {
+        (self.local_mode == LocalMode::InterfaceNamePrefix)
+            .then(|| format!("{}*", self.interface_name_prefix))
+    }
+
+    /// The bridge whose ports are workloads by [`LocalMode::BridgeInterface`].
+    pub fn workload_bridge(&self) -> Option<String> {
+        (self.local_mode == LocalMode::BridgeInterface).then(|| self.bridge_interface.clone())
+    }
+
+    /// The name of the setting that [`Self::local_mode`] goes by, where it is empty.
+    pub fn missing(&self) -> Option<&'static str> {
+        let (name, value) = match self.local_mode {
+            LocalMode::ClusterCIDR | LocalMode::NodeCIDR => return None,
+            LocalMode::BridgeInterface => ("localTraffic.bridgeInterface", &self.bridge_interface),
+            LocalMode::InterfaceNamePrefix => (
+                "localTraffic.interfaceNamePrefix",
+                &self.interface_name_prefix,
+            ),
+        };
+        value.is_empty().then_some(name)
     }
 
     /// At which of the node's addresses node ports are served. Localhost is nobody's but the node's

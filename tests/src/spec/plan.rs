@@ -8,26 +8,31 @@
 //! default/web:http of IPv4, elsewhere, from outside: nobody, dropped
 //! default/web:http of IPv4, source ranges: 203.0.113.0/25
 //! default/web:http of IPv4, affinity: 60 s
-//! node ports at 192.168.0.2                      where the default setting opens them
+//! node ports at 192.168.0.2
+//! dropped: addresses of 10.96.0.0/16 that no Service has
 //! health check of default/web: port 32000, 1 of IPv4
 //! problem: default/web: what cannot be done
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_agent::plan::NodeView;
 use lb_agent::plan::clients::Clients;
 use lb_agent::plan::desired::{Desired, Owner, address_of};
 use lb_agent::plan::expand::{DesiredPort, PortKey};
-use lb_agent::plan::node_ports::NodePortAddresses;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::WhenEmpty;
 
 use super::dump::{end, line, protocol_name};
 
-/// Everything that is desired, in the order above.
-pub(super) fn dump(desired: &Desired<'_>, node: &NodeView<'_>) -> String {
+/// Everything that is desired, in the order above, with the addresses that take node ports.
+pub(super) fn dump(
+    desired: &Desired<'_>,
+    node: &NodeView<'_>,
+    node_ports: &BTreeSet<IpAddr>,
+) -> String {
     let mut text = String::new();
     for (key, owner) in &desired.frontends {
         line(&mut text, &frontend(key, owner));
@@ -35,9 +40,12 @@ pub(super) fn dump(desired: &Desired<'_>, node: &NodeView<'_>) -> String {
     for port in desired.ports.values() {
         service_port(&mut text, desired, port);
     }
-    let chosen = NodePortAddresses::default().select(node, node.addresses.iter().copied());
-    for address in chosen {
+    for address in node_ports {
         line(&mut text, &format!("node ports at {address}"));
+    }
+    for (network, length) in node.service_cidrs {
+        let line = format!("dropped: addresses of {network}/{length} that no Service has");
+        self::line(&mut text, &line);
     }
     for (service, check) in &desired.health {
         let mut counts = format!("health check of {service}: port {}", check.port);

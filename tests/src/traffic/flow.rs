@@ -72,6 +72,11 @@ impl LongFlow {
         self.exchanges.load(Ordering::Relaxed)
     }
 
+    /// Whether it has ended by itself: what it met is a failure.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Ends the flow and tells what it went through.
     pub fn stop(mut self) -> Result<FlowReport> {
         self.stop.store(true, Ordering::Relaxed);

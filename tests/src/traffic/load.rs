@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -51,6 +51,8 @@ impl LoadReport {
 #[derive(Debug)]
 pub struct Load {
     report: Arc<Mutex<LoadReport>>,
+    /// Connections that were tried, for each destination.
+    tried: Vec<Arc<AtomicU64>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
@@ -60,12 +62,15 @@ impl Load {
     pub fn start(ns: &Namespace, destinations: &[(SocketAddr, Transport)]) -> Result<Self> {
         let report = Arc::new(Mutex::new(LoadReport::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
+        let (mut tried, mut threads) = (Vec::new(), Vec::new());
         for (server, transport) in destinations.iter().copied() {
             let (shared, stopped) = (Arc::clone(&report), Arc::clone(&stop));
+            let counter = Arc::new(AtomicU64::new(0));
+            tried.push(Arc::clone(&counter));
             threads.push(ns.spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
                     connect_and_count(server, transport, &shared);
+                    counter.fetch_add(1, Ordering::Relaxed);
                     thread::park_timeout(PAUSE);
                 }
                 Ok(())
@@ -73,6 +78,7 @@ impl Load {
         }
         Ok(Self {
             report,
+            tried,
             stop,
             threads,
         })
@@ -86,7 +92,7 @@ impl Load {
             .clone()
     }
 
-    /// Waits until `more` further connections were tried.
+    /// Waits until `more` further connections were tried, to whichever destinations.
     pub fn wait_for(&self, more: u64) -> Result<()> {
         let tried = |report: LoadReport| report.connections() + report.failures;
         let goal = tried(self.snapshot()) + more;
@@ -94,6 +100,23 @@ impl Load {
         clock::eventually(&what, Duration::from_secs(30), || {
             Ok((tried(self.snapshot()) >= goal).then_some(()))
         })
+    }
+
+    /// Waits until `more` further connections were tried to each destination.
+    pub fn wait_for_each(&self, more: u64) -> Result<()> {
+        let tried = || self.tried.iter().map(|one| one.load(Ordering::Relaxed));
+        let goals: Vec<u64> = tried().map(|count| count + more).collect();
+        let what = format!("{more} further connections to each destination");
+        clock::eventually(&what, Duration::from_secs(30), || {
+            let is_there = tried().zip(&goals).all(|(count, goal)| count >= *goal);
+            Ok(is_there.then_some(()))
+        })
+    }
+
+    /// Waits until every connection that is under way now has ended and is counted: the next one of each
+    /// destination began later.
+    pub fn settle(&self) -> Result<()> {
+        self.wait_for_each(2)
     }
 
     /// Ends the load and returns the final counts.

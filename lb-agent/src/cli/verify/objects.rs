@@ -91,7 +91,7 @@ impl SourceObjects {
             }
         }
         let mut objects = Self {
-            model: Model::new(&basis.node_name),
+            model: Model::new(&basis.node_name).with_node_address(basis.node_address),
             devices: Devices::new(),
             name: basis.source().to_string(),
             tasks,
@@ -201,6 +201,8 @@ impl SourceObjects {
         cidrs.extend_from_slice(self.model.service_cidrs());
         let mut words = basis.config.clone();
         words.extend(config::cidrs(config::Purpose::Service, &cidrs).words);
+        let pods = basis.pods(self.model.pod_cidrs());
+        words.extend(config::cidrs(config::Purpose::Cluster, pods).words);
         words
     }
 }

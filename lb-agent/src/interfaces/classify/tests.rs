@@ -231,6 +231,7 @@ fn names_given_by_the_operator_come_first() {
         workloads: vec!["tap*".into()],
         uplinks: vec!["eth*".into(), "tap9".into()],
         ignored: vec!["eth1".into()],
+        ..InterfaceOverrides::default()
     };
     let check = |name: &str, expected| {
         assert_eq!(
@@ -244,6 +245,39 @@ fn names_given_by_the_operator_come_first() {
     check("eth0", Role::Uplink);
     check("eth1", Role::None);
     check("dummy0", Role::None);
+}
+
+#[test]
+fn ports_of_the_bridge_that_the_operator_names_are_workloads_unless_it_leads_elsewhere() {
+    let overrides = InterfaceOverrides {
+        workload_bridges: vec!["vms0".into()],
+        ..InterfaceOverrides::default()
+    };
+    let tap = Device {
+        master: Some(10),
+        ..device(5, "tap1", Kind::Other)
+    };
+    let bridge = |name: &str| device(10, name, Kind::Bridge);
+    let role = |port: &Device, bridge: Device| {
+        judged(port.index, [port.clone(), bridge], &[], &overrides).role
+    };
+    assert_eq!(role(&tap, bridge("vms0")), Role::Workload { bridge: 10 });
+    assert_eq!(role(&tap, bridge("vms00")), Role::None, "another bridge");
+    let outward = Device {
+        addresses: vec![NODE.parse().unwrap()],
+        ..bridge("vms0")
+    };
+    assert_eq!(role(&tap, outward), Role::None, "the Node's own bridge");
+    let uplink = Device {
+        has_default_route: true,
+        ..tap.clone()
+    };
+    assert_eq!(role(&uplink, bridge("vms0")), Role::Uplink);
+    let alone = Device {
+        master: None,
+        ..tap
+    };
+    assert_eq!(role(&alone, bridge("vms0")), Role::None);
 }
 
 #[test]

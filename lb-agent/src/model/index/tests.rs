@@ -73,6 +73,26 @@ fn node(node: &str, zone: &str) -> Arc<Node> {
     })
 }
 
+#[test]
+fn an_address_of_the_settings_comes_before_those_of_the_node_and_once() {
+    let parse = |texts: &[&str]| -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    let own = parse(&["10.0.0.9"])[0];
+    let mut model = Model::new("node-a").with_node_address(Some(own));
+    let mut applied = |addresses: &[&str]| {
+        let mut node = Arc::unwrap_or_clone(node("node-a", "a"));
+        node.addresses = parse(addresses);
+        let is_news = model.apply(Event::NodeApplied(Arc::new(node))).node;
+        (is_news, model.node().unwrap().addresses.clone())
+    };
+    let expected = parse(&["10.0.0.9", "192.0.2.1", "fd00::1"]);
+    let node = ["192.0.2.1", "10.0.0.9", "fd00::1"];
+    assert_eq!(applied(&node), (true, expected.clone()));
+    assert_eq!(applied(&node), (false, expected), "the same again");
+    assert_eq!(applied(&[]), (true, vec![own]));
+}
+
 fn listed() -> Model {
     let mut model = Model::new("node-a");
     let changed = model.apply_all(Kind::ALL.map(Event::Listed));
