@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
+mod bars;
 mod compare;
 mod course;
 mod datapath;
@@ -28,6 +29,7 @@ mod report;
 mod rig;
 mod scale;
 mod services;
+mod sizes;
 
 use self::report::{Kept, Report};
 use crate::privilege;
