@@ -30,6 +30,7 @@ mod rig;
 mod scale;
 mod services;
 mod sizes;
+mod traffic;
 
 use self::report::{Kept, Report};
 use crate::privilege;

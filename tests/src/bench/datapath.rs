@@ -21,7 +21,6 @@ use crate::scenario::to_f64;
 
 mod cases;
 mod track;
-mod traffic;
 
 use self::track::{COST, Track};
 

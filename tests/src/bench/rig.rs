@@ -253,7 +253,7 @@ pub(super) fn pin() -> Result<()> {
 }
 
 /// Nanoseconds that this thread has run. Others' use of the processor is not in it.
-fn thread_time() -> f64 {
+pub(super) fn thread_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);

@@ -24,6 +24,17 @@ pub(super) fn for_services(services: u32) -> Sizes {
     }
 }
 
+/// Twice what a cluster's size matters to.
+pub(super) const fn doubled(sizes: &Sizes) -> Sizes {
+    Sizes {
+        frontends: sizes.frontends * 2,
+        services: sizes.services * 2,
+        arena_words: sizes.arena_words * 2,
+        backends: sizes.backends * 2,
+        ..*sizes
+    }
+}
+
 /// Writes a `SteerageConfiguration` with these sizes, and what else is set, below `directory`.
 pub(super) fn write(directory: &Path, sizes: &Sizes, others: &str) -> Result<PathBuf> {
     let path = directory.join("settings.yaml");

@@ -6,10 +6,7 @@ use lb_agent::dataplane::load::{
 };
 use lb_common::{course::Course, verdict::Reason};
 
-use super::{
-    track::{COST, Case, PACKETS, Track, over, rivals},
-    traffic::{TCP_V4, Traffic},
-};
+use super::track::{COST, Case, PACKETS, Track, over, rivals};
 use crate::{
     bench::{
         bars,
@@ -18,6 +15,7 @@ use crate::{
         report::Bar,
         rig::Baseline,
         services::{HAIRPIN, MANY, SINGLE, Service},
+        traffic::{TCP_V4, Traffic},
     },
     packets,
 };

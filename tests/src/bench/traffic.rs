@@ -5,14 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use lb_common::course::{Course, FIRST_PORT, HEADER};
 
-use crate::{
-    bench::{
-        course::{Client, course},
-        ground,
-        services::{HAIRPIN, Service},
-    },
-    packets,
+use super::{
+    course::{Client, course},
+    ground,
+    services::{HAIRPIN, Service},
 };
+use crate::packets;
 
 /// A family and a protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +21,7 @@ pub(super) struct Traffic {
     pub(super) is_udp: bool,
 }
 
-/// What bars are about.
+/// What most bars are about.
 pub(super) const TCP_V4: Traffic = Traffic {
     is_v6: false,
     is_udp: false,
@@ -32,7 +30,8 @@ const UDP_V4: Traffic = Traffic {
     is_udp: true,
     ..TCP_V4
 };
-const TCP_V6: Traffic = Traffic {
+/// The same over IPv6.
+pub(super) const TCP_V6: Traffic = Traffic {
     is_v6: true,
     ..TCP_V4
 };
