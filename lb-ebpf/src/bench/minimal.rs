@@ -284,12 +284,7 @@ where
 
 /// Writes address, port and checksums.
 #[inline(always)]
-fn rewrite<const N: usize>(
-    packet: &Skb,
-    start: usize,
-    flow: &Flow<N>,
-    target: &Target<N>,
-) -> i32 {
+fn rewrite<const N: usize>(packet: &Skb, start: usize, flow: &Flow<N>, target: &Target<N>) -> i32 {
     let (old_address, old_port, address_at, port_at) = if target.is_reply() {
         let (address_at, port_at) = (Offsets::<N>::SOURCE, Offsets::<N>::PORTS);
         (&flow.source, flow.ports & 0xffff, address_at, port_at)

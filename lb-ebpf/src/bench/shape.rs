@@ -26,10 +26,7 @@ impl<const N: usize> Flow<N> {
     pub(crate) fn hash(&self) -> u64 {
         let mut hash = 0;
         for (source, destination) in self.source.iter().zip(&self.destination) {
-            hash = hash::mix(
-                hash,
-                u64::from(*source) << 32 | u64::from(*destination),
-            );
+            hash = hash::mix(hash, u64::from(*source) << 32 | u64::from(*destination));
         }
         hash::mix(hash, u64::from(self.ports))
     }

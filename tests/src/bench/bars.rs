@@ -63,7 +63,7 @@ pub(super) struct Requirement {
     /// What the names of its rows' cases hold, one of these; nothing where there is no such path yet.
     cases: &'static [&'static str],
     /// What the metrics of its rows begin with.
-    metric: &'static str,
+    pub(super) metric: &'static str,
     baseline: Option<&'static str>,
     /// The title of the paragraph in the notes that explains a miss.
     pub(super) explanation: &'static str,
@@ -205,31 +205,36 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .than("the minimal balancer without a table", "minimal, no table")
         .rows(
             "datapath",
-            &[
-                "established, one flow, IPv4",
-                "reply, one flow, IPv4",
-            ],
+            &["established, one flow, IPv4", "reply, one flow, IPv4"],
             COST,
         )
         .explained("One known flow"),
     Requirement::new("established, one flow, IPv4", "XDP", Limit::Ratio(ONE_FLOW))
         .than("the minimal balancer without a table", "minimal, no table"),
-    Requirement::new("established, 64 k flows, IPv4", "tc", Limit::Ratio(MANY_FLOWS))
-        .than("the same on the kernel's LRU hash", LRU)
-        .rows(
-            "datapath",
-            &["established, 64 k flows, IPv4", "reply, 64 k flows, IPv4"],
-            COST,
-        )
-        .explained("Many known flows"),
-    Requirement::new("established, 1 M flows, IPv4", "tc", Limit::Ratio(MOST_FLOWS))
-        .than("the same on the kernel's LRU hash", LRU)
-        .rows(
-            "datapath",
-            &["established, 1 M flows, IPv4", "reply, 1 M flows, IPv4"],
-            COST,
-        )
-        .explained("Many known flows"),
+    Requirement::new(
+        "established, 64 k flows, IPv4",
+        "tc",
+        Limit::Ratio(MANY_FLOWS),
+    )
+    .than("the same on the kernel's LRU hash", LRU)
+    .rows(
+        "datapath",
+        &["established, 64 k flows, IPv4", "reply, 64 k flows, IPv4"],
+        COST,
+    )
+    .explained("Many known flows"),
+    Requirement::new(
+        "established, 1 M flows, IPv4",
+        "tc",
+        Limit::Ratio(MOST_FLOWS),
+    )
+    .than("the same on the kernel's LRU hash", LRU)
+    .rows(
+        "datapath",
+        &["established, 1 M flows, IPv4", "reply, 1 M flows, IPv4"],
+        COST,
+    )
+    .explained("Many known flows"),
     Requirement::new("every packet a new flow", "tc", Limit::Ratio(NEW_FLOW))
         .than("the same on the kernel's LRU hash", LRU)
         .rows("datapath", &["every packet a new flow"], COST)
@@ -336,14 +341,18 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         "change received to maps written, p99",
     )
     .explained("One change"),
-    Requirement::new("kernel tables of 10 000 × 10 × 2", "agent", Limit::Figure(TABLES))
-        .over("MiB")
-        .rows(
-            "scale",
-            &["10000 Services × 10 × 2"],
-            "maps of services and backends, in all",
-        )
-        .explained("Memory"),
+    Requirement::new(
+        "kernel tables of 10 000 × 10 × 2",
+        "agent",
+        Limit::Figure(TABLES),
+    )
+    .over("MiB")
+    .rows(
+        "scale",
+        &["10000 Services × 10 × 2"],
+        "maps of services and backends, in all",
+    )
+    .explained("Memory"),
     Requirement::new(
         "the agent's own memory (`RssAnon`) with them",
         "agent",
@@ -368,26 +377,22 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         "memory of 1 M IPv4 flows at 70 % load",
     )
     .explained("Memory"),
+    Requirement::new("sweep of 1 M IPv4 flows", "agent", Limit::Figure(SWEEP))
+        .over("ms of one core a second")
+        .rows("scale", &["flows, IPv4"], "sweep, of one core a second")
+        .explained("Sweep"),
     Requirement::new(
-        "sweep of 1 M IPv4 flows",
-        "agent",
-        Limit::Figure(SWEEP),
-    )
-    .over("ms of one core a second")
-    .rows("scale", &["flows, IPv4"], "sweep, of one core a second")
-    .explained("Sweep"),
-    Requirement::new("all programs loaded and verified", "tc", Limit::Figure(LOAD))
-        .over("s")
-        .rows("datapath", &["load"], "all programs loaded")
-        .explained("Loading"),
-    Requirement::new(
-        "each program",
+        "all programs loaded and verified",
         "tc",
-        Limit::Figure(VERIFIER),
+        Limit::Figure(LOAD),
     )
-    .over("instructions that the verifier looks at")
-    .rows("datapath", &["lb_"], "instructions the verifier looked at")
+    .over("s")
+    .rows("datapath", &["load"], "all programs loaded")
     .explained("Loading"),
+    Requirement::new("each program", "tc", Limit::Figure(VERIFIER))
+        .over("instructions that the verifier looks at")
+        .rows("datapath", &["lb_"], "instructions the verifier looked at")
+        .explained("Loading"),
 ];
 
 impl Requirement {
@@ -426,7 +431,10 @@ mod tests {
     #[test]
     fn a_requirement_stands_as_its_worst_row_does() {
         let tc = connect("tc");
-        assert!(matches!(tc.standing(&run(&[1.0, 1.1])), Standing::Met { .. }));
+        assert!(matches!(
+            tc.standing(&run(&[1.0, 1.1])),
+            Standing::Met { .. }
+        ));
         let Standing::Missed {
             farthest,
             by,

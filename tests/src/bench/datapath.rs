@@ -9,7 +9,10 @@
 use std::thread;
 
 use anyhow::{Result, ensure};
-use lb_agent::dataplane::{layout::Table, load::PROGRAMS};
+use lb_agent::{
+    dataplane::{layout::Table, load::PROGRAMS},
+    settings::Sizes,
+};
 
 use super::{
     Options, bars,
@@ -36,11 +39,14 @@ const FEW_BUCKETS: u32 = 1 << 13;
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let scale = if options.is_smoke { 100 } else { 1 };
-    let few = |services| Extent {
-        services,
-        buckets: FEW_BUCKETS,
+    let small = Extent {
+        services: 1,
+        buckets: Sizes::default().flow_buckets_v4,
     };
-    let alone = on_ground(options, few(1), report, |track| track.no_service(1))?;
+    let alone = on_ground(options, small, report, |track| {
+        cases::by_default(track)?;
+        track.no_service(1)
+    })?;
     let buckets = if options.is_smoke {
         FEW_BUCKETS
     } else {
@@ -55,7 +61,11 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         cases::all(track)
     })?;
     let services = MOST_SERVICES / scale;
-    on_ground(options, few(services), report, |track| {
+    let few = Extent {
+        services,
+        buckets: FEW_BUCKETS,
+    };
+    on_ground(options, few, report, |track| {
         let among = track.no_service(services)?;
         flat(services, [&alone, &among], track.report);
         Ok(())

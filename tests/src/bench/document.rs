@@ -87,7 +87,10 @@ fn head(kept: &Kept) -> String {
 /// All that is asked for, how it stands, and why it is missed where it is.
 fn requirements(page: &mut String, kept: &Kept, notes: &str) -> Result<()> {
     line(page, "\n## Targets\n");
-    line(page, "What was measured is the row farthest from its limit.\n");
+    line(
+        page,
+        "What was measured is the row farthest from its limit.\n",
+    );
     line(page, "| what | path | limit | measured | outcome |");
     line(page, "|---|---|---|---|---|");
     let mut missed: Vec<&str> = Vec::new();
@@ -119,7 +122,11 @@ fn requirements(page: &mut String, kept: &Kept, notes: &str) -> Result<()> {
 fn judged(requirement: &Requirement, standing: &Standing) -> (String, String) {
     let measured = |row: &Row| {
         let figure = figure(requirement.judged(row));
-        format!("{figure} ({}, {})", row.case, row.metric)
+        if row.metric == requirement.metric {
+            format!("{figure} ({})", row.case)
+        } else {
+            format!("{figure} ({}, {})", row.case, row.metric)
+        }
     };
     match standing {
         Standing::NoPath => (String::new(), "not measured: no such path yet".to_owned()),
@@ -285,7 +292,7 @@ mod tests {
         requirements(&mut page, &kept, notes).unwrap();
         for wanted in [
             "| connect through ClusterIP, p50 | socket | ≤ 1.05 × direct |  | not measured: no such path yet |",
-            "| tc | ≤ 1.1 × direct | 1.21 (1 services, connect, p50) | missed by 10 % (1 of 1 rows) |",
+            "| tc | ≤ 1.1 × direct | 1.21 (1 services) | missed by 10 % (1 of 1 rows) |",
             "* **Connect by tc.** Two [flows](x.md).\n  More.\n",
             "| not in this run |",
         ] {

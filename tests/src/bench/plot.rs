@@ -42,6 +42,9 @@ pub(super) struct Plot {
     contenders: &'static [&'static str],
 }
 
+/// A contender and its figures, one for each case that is shown.
+type Series = (&'static str, Vec<Option<f64>>);
+
 /// Every picture.
 pub(super) const PLOTS: &[Plot] = &[
     Plot {
@@ -160,14 +163,14 @@ impl Plot {
         };
         let cases = self.cases.iter().filter(|(case, _)| is_there(case));
         let cases: Vec<(&str, &str)> = cases.copied().collect();
-        let series: Vec<(&str, Vec<Option<f64>>)> = self
+        let series: Vec<Series> = self
             .contenders
             .iter()
             .map(|name| {
                 let cases = cases.iter();
                 (*name, cases.map(|(case, _)| median(name, case)).collect())
             })
-            .filter(|(_, figures): &(_, Vec<Option<f64>>)| figures.iter().any(Option::is_some))
+            .filter(|(_, figures): &Series| figures.iter().any(Option::is_some))
             .collect();
         let all = series.iter().flat_map(|(_, figures)| figures);
         let highest = all.flatten().copied().fold(0.0, f64::max);
@@ -184,7 +187,7 @@ impl Plot {
 
     fn bars(
         &self,
-        (labels, series): (&[&str], &[(&str, Vec<Option<f64>>)]),
+        (labels, series): (&[&str], &[Series]),
         top: f64,
         text: &mut String,
     ) -> Result<(), Box<dyn std::error::Error>> {

@@ -20,10 +20,7 @@ use nix::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{
-    ground::Ground,
-    services,
-};
+use super::{ground::Ground, services};
 use crate::scenario::to_f64;
 
 /// Names the object with the bench's programs.

@@ -83,8 +83,7 @@ fn noise(options: &Options, services: u32, report: &mut Report) -> Result<()> {
         }
     }
     let case = format!("A/A, {}, cold", name(services));
-    for position in 0..NOISE.len() {
-        let (metric, of) = NOISE[position];
+    for (metric, of) in NOISE {
         let [first, second] = starts
             .each_ref()
             .map(|all| -> Vec<f64> { all.iter().map(of).collect() });

@@ -1,9 +1,7 @@
 //! The cases: which packets, by whom, beside whom.
 
 use anyhow::{Context as _, Result, ensure};
-use lb_agent::dataplane::load::{
-    UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS,
-};
+use lb_agent::dataplane::load::{UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
 use lb_common::{course::Course, verdict::Reason};
 
 use super::track::{COST, Case, PACKETS, Track, over, rivals};
@@ -48,7 +46,7 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
         track.hairpin(traffic)?;
         track.ground.forget_flows()?;
         for (flows, name) in [(1, "one flow"), (4 << 10, "4 k flows")] {
-            track.from_outside(traffic, name, (flows / track.scale).max(1))?;
+            track.translate_sources(traffic, name, (flows / track.scale).max(1))?;
         }
         if traffic.is_v6 {
             track.ground.forget_flows()?;
@@ -62,8 +60,15 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
     Ok(())
 }
 
+/// As many flows in tables of the size that an agent makes unless it is told otherwise, the hashes
+/// of the others as much smaller: how much of the cost is the table's size.
+pub(super) fn by_default(track: &mut Track<'_>) -> Result<()> {
+    let (name, flows) = ("64 k flows in tables of the default size", 64 << 10);
+    track.established(TCP_V4, name, flows / track.scale)
+}
+
 impl Track<'_> {
-    /// Packets of no service, among so many; gives the middle cost of each of our rows, in order.
+    /// Packets of no service, among so many; gives the costs of each of our rows, in order.
     pub(super) fn no_service(&mut self, services: u32) -> Result<Vec<Vec<f64>>> {
         let mut costs = Vec::new();
         for traffic in Traffic::ALL {
@@ -224,7 +229,7 @@ impl Track<'_> {
     /// A client from outside and a backend elsewhere: in and out there with an address of this node,
     /// in and out back. The minimal balancers, which know no source but the client's, take part where
     /// they would be asked for the same: at the way in there and at the way out back.
-    fn from_outside(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
+    fn translate_sources(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
         let (service, backend) = (SINGLE.dialled(traffic.is_v6), traffic.backend_of(&SINGLE)?);
         let (client, own) = (traffic.client(), traffic.own());
         let (there, back) = (Client::Source, Client::Destination);
@@ -284,9 +289,8 @@ impl Track<'_> {
             "SYN flood"
         };
         let name = format!("{kind}, {}", traffic.name());
-        let bar = |baseline| -> Option<Bar> {
-            (baseline == Baseline::Lru).then_some(bars::NEW_FLOW)
-        };
+        let bar =
+            |baseline| -> Option<Bar> { (baseline == Baseline::Lru).then_some(bars::NEW_FLOW) };
         let refused = self.ground.count(Reason::FlowsFull)?;
         self.run(&Case {
             ours: vec![(name.clone(), WORKLOAD_INGRESS)],

@@ -128,12 +128,7 @@ impl Track<'_> {
     }
 
     /// Sends one packet of each of `flows` flows.
-    pub(super) fn send(
-        &mut self,
-        program: &'static str,
-        course: Course,
-        flows: u32,
-    ) -> Result<()> {
+    pub(super) fn send(&mut self, program: &'static str, course: Course, flows: u32) -> Result<()> {
         let program = self.ground.descriptor(program)?;
         self.rig.run(&program, &onward(course, 0), flows)?;
         Ok(())
@@ -199,8 +194,7 @@ impl Track<'_> {
                 let cost_of = |name| others.iter().find(|(other, _)| *other == name);
                 let (_, theirs) = cost_of(rival.name()).context("every rival ran")?;
                 let pair = (rival.name(), theirs.as_slice());
-                self.report
-                    .add_pairs(name, COST.with_bar(*bar), cost, pair);
+                self.report.add_pairs(name, COST.with_bar(*bar), cost, pair);
             }
         }
         self.floors(case, others);

@@ -168,116 +168,117 @@ impl Client<'_> {
         Ok(())
     }
 
-/// One connection, to its greeting: microseconds until it was there.
-fn connection(&self) -> Result<f64> {
-    let began = clock::now();
-    let mut stream = TcpStream::connect(self.target.greet())?;
-    let took = began.elapsed();
-    let mut number = [0];
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.read_exact(&mut number).context("no greeting")?;
-    self.check(number)?;
-    // A reset: no port waits a minute for its next use.
-    set_socket_linger(&stream, Some(Duration::ZERO))?;
-    Ok(took.as_secs_f64() * 1e6)
-}
-
-fn sixteen(&self, connections: u32) -> Result<f64> {
-    const CLIENTS: u32 = 16;
-    let each = (connections / CLIENTS * 2).max(1);
-    let began = clock::now();
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(|| {
-                    self.run(|| (0..each).try_for_each(|_| self.connection().map(drop)))
-                })
-            })
-            .collect();
-        clients.into_iter().try_for_each(|client| {
-            client
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    Ok(f64::from(each * CLIENTS) / began.elapsed().as_secs_f64())
-}
-
-fn exchanges(&self) -> Result<f64> {
-    self.run(|| {
-        let mut stream = TcpStream::connect(self.target.echo())?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut count = 0_u8;
-        let mut exchanges = 0_u64;
+    /// One connection, to its greeting: microseconds until it was there.
+    fn connection(&self) -> Result<f64> {
         let began = clock::now();
-        while began.elapsed() < self.time {
-            count = count.wrapping_add(1);
-            stream.write_all(&[count])?;
-            let mut byte = [0];
-            stream.read_exact(&mut byte).context("no answer")?;
-            ensure!(byte == [count], "another answer");
-            exchanges += 1;
-        }
-        Ok(to_f64(exchanges) / began.elapsed().as_secs_f64())
-    })
-}
-
-/// Thousands of datagrams a second that arrived, and the processor's microseconds for each.
-fn datagrams(&self) -> Result<(f64, f64)> {
-    let arrived = || {
-        self.site.servers
-            .iter()
-            .map(super::server::Servers::datagrams)
-            .sum::<u64>()
-    };
-    self.run(|| {
-        let socket = connected(self.target)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(&[QUESTION])?;
+        let mut stream = TcpStream::connect(self.target.greet())?;
+        let took = began.elapsed();
         let mut number = [0];
-        socket.recv(&mut number).context("no answer by UDP")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut number).context("no greeting")?;
         self.check(number)?;
-        let payload = [0; DATAGRAM];
-        let before = arrived();
-        let (processor, began) = (process_time(), clock::now());
-        while began.elapsed() < self.time {
-            for _ in 0..BATCH {
-                socket.send(&payload)?;
-            }
-        }
-        let took = began.elapsed().as_secs_f64();
-        let arrived = to_f64(arrived() - before);
-        ensure!(arrived > 0.0, "no datagram arrived");
-        let processor = (process_time() - processor) * 1e6;
-        Ok((arrived / took / 1000.0, processor / arrived))
-    })
-}
+        // A reset: no port waits a minute for its next use.
+        set_socket_linger(&stream, Some(Duration::ZERO))?;
+        Ok(took.as_secs_f64() * 1e6)
+    }
 
-fn bulk(&self) -> Result<f64> {
-    let arrived = || {
-        self.site.servers
-            .iter()
-            .map(super::server::Servers::bytes)
-            .sum::<u64>()
-    };
-    self.run(|| {
-        let mut stream = TcpStream::connect(self.target.sink())?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let chunk = vec![0; 128 << 10];
-        let before = arrived();
+    fn sixteen(&self, connections: u32) -> Result<f64> {
+        const CLIENTS: u32 = 16;
+        let each = (connections / CLIENTS * 2).max(1);
         let began = clock::now();
-        while began.elapsed() < self.time {
-            stream.write_all(&chunk)?;
-        }
-        let took = began.elapsed().as_secs_f64();
-        // In kibibytes, of which a 32-bit count holds more than any second brings.
-        let kibibytes = to_f64((arrived() - before) >> 10);
-        ensure!(kibibytes > 0.0, "nothing arrived");
-        Ok(kibibytes * 1024.0 * 8.0 / took / 1e9)
-    })
-}
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        self.run(|| (0..each).try_for_each(|_| self.connection().map(drop)))
+                    })
+                })
+                .collect();
+            clients.into_iter().try_for_each(|client| {
+                client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        Ok(f64::from(each * CLIENTS) / began.elapsed().as_secs_f64())
+    }
 
+    fn exchanges(&self) -> Result<f64> {
+        self.run(|| {
+            let mut stream = TcpStream::connect(self.target.echo())?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut count = 0_u8;
+            let mut exchanges = 0_u64;
+            let began = clock::now();
+            while began.elapsed() < self.time {
+                count = count.wrapping_add(1);
+                stream.write_all(&[count])?;
+                let mut byte = [0];
+                stream.read_exact(&mut byte).context("no answer")?;
+                ensure!(byte == [count], "another answer");
+                exchanges += 1;
+            }
+            Ok(to_f64(exchanges) / began.elapsed().as_secs_f64())
+        })
+    }
+
+    /// Thousands of datagrams a second that arrived, and the processor's microseconds for each.
+    fn datagrams(&self) -> Result<(f64, f64)> {
+        let arrived = || {
+            self.site
+                .servers
+                .iter()
+                .map(super::server::Servers::datagrams)
+                .sum::<u64>()
+        };
+        self.run(|| {
+            let socket = connected(self.target)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send(&[QUESTION])?;
+            let mut number = [0];
+            socket.recv(&mut number).context("no answer by UDP")?;
+            self.check(number)?;
+            let payload = [0; DATAGRAM];
+            let before = arrived();
+            let (processor, began) = (process_time(), clock::now());
+            while began.elapsed() < self.time {
+                for _ in 0..BATCH {
+                    socket.send(&payload)?;
+                }
+            }
+            let took = began.elapsed().as_secs_f64();
+            let arrived = to_f64(arrived() - before);
+            ensure!(arrived > 0.0, "no datagram arrived");
+            let processor = (process_time() - processor) * 1e6;
+            Ok((arrived / took / 1000.0, processor / arrived))
+        })
+    }
+
+    fn bulk(&self) -> Result<f64> {
+        let arrived = || {
+            self.site
+                .servers
+                .iter()
+                .map(super::server::Servers::bytes)
+                .sum::<u64>()
+        };
+        self.run(|| {
+            let mut stream = TcpStream::connect(self.target.sink())?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            let chunk = vec![0; 128 << 10];
+            let before = arrived();
+            let began = clock::now();
+            while began.elapsed() < self.time {
+                stream.write_all(&chunk)?;
+            }
+            let took = began.elapsed().as_secs_f64();
+            // In kibibytes, of which a 32-bit count holds more than any second brings.
+            let kibibytes = to_f64((arrived() - before) >> 10);
+            ensure!(kibibytes > 0.0, "nothing arrived");
+            Ok(kibibytes * 1024.0 * 8.0 / took / 1e9)
+        })
+    }
 }
 
 /// Seconds that all threads of this process have run.

@@ -138,7 +138,11 @@ impl Rules {
         let is_with_node_ports = node_ports.clone().count() > 0;
         let nodes = is_with_node_ports.then(|| NODE.to_string());
         let mut text = String::from("table ip kube-proxy {\n");
-        text += &set("cluster-ips", "ipv4_addr", addresses.iter().map(IpAddr::to_string));
+        text += &set(
+            "cluster-ips",
+            "ipv4_addr",
+            addresses.iter().map(IpAddr::to_string),
+        );
         text += &set("nodeport-ips", "ipv4_addr", nodes.into_iter());
         text += &set(
             "hairpin-connections",
@@ -159,7 +163,10 @@ impl Rules {
         text += &block("map", "service-ips", kind, verdicts);
         let verdicts = node_ports.filter_map(|it| {
             let port = it.node_port?;
-            Some(format!("{} . {port} : goto external-{}", it.protocol, it.name))
+            Some(format!(
+                "{} . {port} : goto external-{}",
+                it.protocol, it.name
+            ))
         });
         let kind = "inet_proto . inet_service : verdict";
         text += &block("map", "service-nodeports", kind, verdicts);
@@ -410,8 +417,18 @@ mod tests {
         let local = ["10.244.1.11", "10.244.1.12"];
         let remote = ["10.244.2.11", "10.244.2.12"];
         let service = "service-ips";
-        check(&rules, [service, "10.96.0.10 . tcp . 80"], Source::Pod, local);
-        check(&rules, [service, "10.96.0.11 . udp . 80"], Source::Pod, remote);
+        check(
+            &rules,
+            [service, "10.96.0.10 . tcp . 80"],
+            Source::Pod,
+            local,
+        );
+        check(
+            &rules,
+            [service, "10.96.0.11 . udp . 80"],
+            Source::Pod,
+            remote,
+        );
         let node_port = ["service-nodeports", "udp . 30080"];
         check(&rules, node_port, Source::Outside, remote);
     }

@@ -138,8 +138,7 @@ impl Site {
         let (mut agent, mut own) = (None, None);
         if let Contender::Ours(path) = contender {
             std::fs::create_dir(&manifests)?;
-            let settings =
-                sizes::write(&manifests, &sizes::for_services(services), path.settings)?;
+            let settings = sizes::write(&manifests, &sizes::for_services(services), path.settings)?;
             agent = Some(Node::new(&manifests, Some(settings))?);
         } else {
             own = Some(Namespace::create(format!("{prefix}-node"))?);
@@ -211,7 +210,10 @@ fn rules(contender: Contender, services: u32, node: &Namespace) -> Result<()> {
             }
         }
         Contender::Iptables => {
-            command::run(&mut node.command("iptables-legacy-restore")?, &v4.iptables())?;
+            command::run(
+                &mut node.command("iptables-legacy-restore")?,
+                &v4.iptables(),
+            )?;
         }
     }
     Ok(())

@@ -156,8 +156,7 @@ impl Stand<'_> {
         }
         self.report.add(case, figure, &whole);
         let figure = Figure::new("sweep, of one core a second", "ms");
-        self.report
-            .add(case, figure.at_most(bars::SWEEP), &shares);
+        self.report.add(case, figure.at_most(bars::SWEEP), &shares);
         Ok(middle(&whole))
     }
 

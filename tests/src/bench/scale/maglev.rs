@@ -122,7 +122,9 @@ impl Set {
         }
         let even = f64::from(u32::try_from(self.slots.len())?)
             / f64::from(u32::try_from(self.members.len())?);
-        let deviations = counts.iter().map(|count| (f64::from(*count) / even - 1.0).abs());
+        let deviations = counts
+            .iter()
+            .map(|count| (f64::from(*count) / even - 1.0).abs());
         Ok(deviations.fold(0.0, f64::max) * 100.0)
     }
 
