@@ -245,7 +245,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .explained("New flows"),
     Requirement::new("IPv6", "tc", Limit::Ratio(VERSIONS))
         .than("IPv4", "the same, IPv4")
-        .rows("datapath", &["established"], COST)
+        .rows(
+            "datapath",
+            &["established", "every packet a new flow", "SYN flood"],
+            COST,
+        )
         .explained("IPv6"),
     Requirement::new(
         "a packet of no service, 1 to 50 000 services",

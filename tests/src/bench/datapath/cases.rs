@@ -1,6 +1,6 @@
 //! The cases: which packets, by whom, beside whom.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use lb_agent::dataplane::load::{UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
 use lb_common::{course::Course, verdict::Reason};
 
@@ -9,7 +9,7 @@ use crate::{
     bench::{
         bars,
         course::{Client, among, onward},
-        race::{Fate, Warm},
+        race::{Entrant, Fate, Warm},
         report::Bar,
         rig::Baseline,
         services::{HAIRPIN, MANY, SINGLE, Service},
@@ -27,6 +27,10 @@ const SIZES: [(u32, &str); 4] = [
 ];
 /// More flows than get a packet each in a second.
 const MOST: u32 = 1_000_000;
+/// Flows that tables are filled with before flows that nobody knows are measured.
+const FILL: u32 = 1_100_000;
+/// Packets of a round of those.
+const NEW_PACKETS: u32 = 40_000;
 /// The floors of a search.
 const SEARCH: &[Baseline] = &[Baseline::FloorOne, Baseline::FloorTwo];
 
@@ -56,6 +60,9 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
         }
         track.start_anew()?;
         track.new_flows(traffic)?;
+        if traffic.is_v6 {
+            track.new_versions(traffic)?;
+        }
     }
     Ok(())
 }
@@ -161,16 +168,42 @@ impl Track<'_> {
             entrants.push(self.empty(course)?);
             entrants.push(self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?);
         }
-        let (packets, warm) = effort(flows);
+        let case = format!("established, {name}, {}", traffic.name());
+        self.beside_v4(&case, entrants, effort(flows))
+    }
+
+    /// The same of flows that nobody knows, in tables full of them.
+    fn new_versions(&mut self, traffic: Traffic) -> Result<()> {
+        let fill = FILL / self.scale;
+        let v4 = traffic.over_v4().request(&MANY, packets::SYN)?;
+        self.send(WORKLOAD_INGRESS, v4, fill)?;
+        let mut entrants = Vec::new();
+        for traffic in [traffic.over_v4(), traffic] {
+            // Beyond all that were sent.
+            let course = onward(traffic.request(&MANY, packets::SYN)?, fill * 2);
+            let fate = Fate::To(MANY.endpoints(traffic.is_v6));
+            entrants.push(self.empty(course)?);
+            entrants.push(self.ours(WORKLOAD_INGRESS, course, fate, Reason::NewFlow)?);
+        }
+        let case = unknown(traffic);
+        self.beside_v4(&case, entrants, (NEW_PACKETS, Warm::Nothing))
+    }
+
+    /// Races the empty program and ours over IPv4, then both over IPv6.
+    fn beside_v4(
+        &mut self,
+        case: &str,
+        entrants: Vec<Entrant>,
+        (packets, warm): (u32, Warm),
+    ) -> Result<()> {
         let times = self.race(entrants, packets, warm)?;
         let [empty_v4, v4, empty_v6, v6] = times.as_slice() else {
-            anyhow::bail!("as many times as entrants");
+            bail!("{} entrants, not four", times.len());
         };
         let (v4, v6) = (over(v4, empty_v4), over(v6, empty_v6));
         let figure = COST.with_bar(Some(bars::VERSIONS));
-        let case = format!("established, {name}, {}", traffic.name());
         self.report
-            .add_pairs(&case, figure, &v6, ("the same, IPv4", &v4));
+            .add_pairs(case, figure, &v6, ("the same, IPv4", &v4));
         Ok(())
     }
 
@@ -277,18 +310,13 @@ impl Track<'_> {
 
     /// No packet's flow is known. The tables are full of such flows before it is measured.
     fn new_flows(&mut self, traffic: Traffic) -> Result<()> {
-        let fill = 1_100_000 / self.scale;
+        let fill = FILL / self.scale;
         let request = traffic.request(&MANY, packets::SYN)?;
         self.send(WORKLOAD_INGRESS, request, fill)?;
         // There is room in the kernel's hash, which makes none: it begins empty.
         let program = self.rig.baseline(Baseline::Lru)?.fd()?.try_clone()?;
         self.rig.run(&program, &onward(request, 0), fill)?;
-        let kind = if traffic.is_udp {
-            "every packet a new flow"
-        } else {
-            "SYN flood"
-        };
-        let name = format!("{kind}, {}", traffic.name());
+        let name = unknown(traffic);
         let bar =
             |baseline| -> Option<Bar> { (baseline == Baseline::Lru).then_some(bars::NEW_FLOW) };
         let refused = self.ground.count(Reason::FlowsFull)?;
@@ -298,7 +326,7 @@ impl Track<'_> {
             course: onward(request, fill),
             fate: Fate::To(MANY.endpoints(traffic.is_v6)),
             reason: Reason::NewFlow,
-            packets: 40_000,
+            packets: NEW_PACKETS,
             warm: Warm::Nothing,
             rivals: Baseline::BALANCERS.map(|it| (it, bar(it))).to_vec(),
             floors: &[Baseline::FloorInsertion],
@@ -309,6 +337,16 @@ impl Track<'_> {
         ensure!(refused == 0, "{refused} flows found no room");
         Ok(())
     }
+}
+
+/// The case of packets whose flows nobody knows.
+fn unknown(traffic: Traffic) -> String {
+    let kind = if traffic.is_udp {
+        "every packet a new flow"
+    } else {
+        "SYN flood"
+    };
+    format!("{kind}, {}", traffic.name())
 }
 
 /// How many packets of a round of so many flows are timed, and what goes before them.
