@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
+mod bars;
 mod compare;
 mod course;
 mod datapath;
@@ -28,6 +29,8 @@ mod report;
 mod rig;
 mod scale;
 mod services;
+mod sizes;
+mod traffic;
 
 use self::report::{Kept, Report};
 use crate::privilege;

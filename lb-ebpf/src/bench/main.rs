@@ -2,11 +2,16 @@
 //!
 //! `bench_driver` gives each run of a test its own packet and tail-calls the program under test,
 //! which is ours or one of the others here: one that returns at once, one that only parses, and a
-//! minimal balancer without a table, with the kernel's LRU hash and with the kernel's hash.
+//! minimal balancer without a table, with the kernel's LRU hash and with the kernel's hash; and those
+//! that only touch the memory of our flow table.
 
 #![no_std]
 #![no_main]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "core has no compare-and-swap on BPF")
+)]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "helpers take i32 and u32 where Rust has usize and i64; every value here is small"
@@ -27,16 +32,23 @@
     clippy::unwrap_used
 )]
 
+#[expect(dead_code, reason = "the other object's, which counts by atomics too")]
+#[path = "../atomic.rs"]
+mod atomic;
+mod bytes;
 mod driver;
+mod floor;
 mod minimal;
 #[path = "../packet.rs"]
 mod packet;
+mod shape;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::family::{Family, V4, V6};
 use lb_common::parse::{parse, parse_link};
 
+use floor::Touch;
 use minimal::{Forgetful, InHash, InLruHash};
 use packet::Skb;
 
@@ -98,6 +110,24 @@ fn bench_lru(ctx: TcContext) -> i32 {
 #[classifier]
 fn bench_hash(ctx: TcContext) -> i32 {
     minimal::run::<InHash>(&ctx)
+}
+
+/// Reads one line of our table.
+#[classifier]
+fn bench_floor_one(ctx: TcContext) -> i32 {
+    floor::run(&ctx, Touch::One)
+}
+
+/// Reads two.
+#[classifier]
+fn bench_floor_two(ctx: TcContext) -> i32 {
+    floor::run(&ctx, Touch::Two)
+}
+
+/// Reads and writes the lines that an insertion must.
+#[classifier]
+fn bench_floor_insert(ctx: TcContext) -> i32 {
+    floor::run(&ctx, Touch::Insertion)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

@@ -1,5 +1,5 @@
-//! The least that balances IPv4 load, to compare with: no options, no fragments, no ICMP, no states,
-//! no time. What differs is only how it remembers flows.
+//! The least that balances load, to compare with: no options, no extension headers, no fragments, no
+//! ICMP, no states, no time. What differs is only how it remembers flows.
 //!
 //! ```text
 //! parse ─► flow known? ──yes──────────────────────────────────► rewrite
@@ -14,69 +14,134 @@ use aya_ebpf::programs::TcContext;
 use lb_common::checksum::{Sum, update};
 use lb_common::hash;
 
+use crate::bytes::{load, store};
 use crate::packet::Skb;
+use crate::shape::{self, Flow, Offsets};
 use crate::{DROP, NEXT};
 
-/// A flow as one direction of it sees it: 16 bytes, the first of them the addresses as in the packet.
+/// Who is dialled, or who answers.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Flow {
-    source: u32,
-    destination: u32,
-    ports: u32,
-    protocol: u32,
+pub(crate) struct Frontend<const N: usize> {
+    /// As in the packet.
+    address: [u32; N],
+    /// The port as in the packet in the upper half, the protocol below.
+    port_and_protocol: u32,
 }
 
-/// Who is dialled: address as in the packet, port and protocol.
-type Frontend = [u32; 2];
-
-/// Address as in the packet in the upper half; below, whether it replaces the source, and the port
-/// as in the packet.
+/// Whom packets get instead of whom they had: 8 bytes, or 20 of IPv6.
 #[derive(Clone, Copy)]
-struct Target(u64);
+#[repr(C)]
+pub(crate) struct Target<const N: usize> {
+    /// As in the packet.
+    address: [u32; N],
+    /// The port as in the packet in the lower half, and above it whether it replaces the source. Of a
+    /// frontend that is dialled: the first of its slots.
+    port: u32,
+}
 
-impl Target {
-    const IS_REPLY: u64 = 1 << 16;
-
-    #[inline(always)]
-    const fn address(self) -> u32 {
-        hash::upper(self.0)
-    }
-
-    #[inline(always)]
-    const fn port(self) -> u16 {
-        (self.0 & 0xffff) as u16
-    }
+impl<const N: usize> Target<N> {
+    const IS_REPLY: u32 = 1 << 16;
 
     #[inline(always)]
-    const fn is_reply(self) -> bool {
-        self.0 & Self::IS_REPLY != 0
+    const fn is_reply(&self) -> bool {
+        self.port & Self::IS_REPLY != 0
     }
 }
 
-/// Frontend → first of its slots; a backend's address and port → whom to answer for, as a
-/// [`Target`].
+/// Frontend → first of its slots; a backend's address and port → whom to answer for.
 #[map]
-static BENCH_FRONTS: HashMap<Frontend, u64> = HashMap::with_max_entries(65_536, 0);
-/// 256 slots for each service, each a backend as a [`Target`].
+static BENCH_FRONTS: HashMap<Frontend<1>, Target<1>> = HashMap::with_max_entries(65_536, 0);
 #[map]
-static BENCH_SLOTS: Array<u64> = Array::with_max_entries(65_536, 0);
+static BENCH_FRONTS_V6: HashMap<Frontend<4>, Target<4>> = HashMap::with_max_entries(65_536, 0);
+/// 256 slots for each service, each a backend.
+#[map]
+static BENCH_SLOTS: Array<Target<1>> = Array::with_max_entries(65_536, 0);
+#[map]
+static BENCH_SLOTS_V6: Array<Target<4>> = Array::with_max_entries(65_536, 0);
 /// Flows that were not known. Counted on that way alone, so that a known flow pays nothing for it.
 #[map]
 static BENCH_MISSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static BENCH_LRU: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1 << 21, 0);
+static BENCH_LRU: LruHashMap<Flow<1>, Target<1>> = LruHashMap::with_max_entries(1 << 21, 0);
 #[map]
-static BENCH_HASH: HashMap<Flow, u64> = HashMap::with_max_entries(1 << 21, 0);
+static BENCH_LRU_V6: LruHashMap<Flow<4>, Target<4>> = LruHashMap::with_max_entries(1 << 21, 0);
+#[map]
+static BENCH_HASH: HashMap<Flow<1>, Target<1>> = HashMap::with_max_entries(1 << 21, 0);
+#[map]
+static BENCH_HASH_V6: HashMap<Flow<4>, Target<4>> = HashMap::with_max_entries(1 << 21, 0);
+
+/// The maps of a family.
+pub(crate) trait Version<const N: usize> {
+    /// Who is dialled, and who answers.
+    fn fronts() -> &'static HashMap<Frontend<N>, Target<N>>;
+    /// Backends.
+    fn slots() -> &'static Array<Target<N>>;
+    /// Flows.
+    fn lru() -> &'static LruHashMap<Flow<N>, Target<N>>;
+    /// Flows.
+    fn hash() -> &'static HashMap<Flow<N>, Target<N>>;
+}
+
+/// Those of both.
+pub(crate) struct Maps;
+
+impl Version<1> for Maps {
+    #[inline(always)]
+    fn fronts() -> &'static HashMap<Frontend<1>, Target<1>> {
+        &BENCH_FRONTS
+    }
+
+    #[inline(always)]
+    fn slots() -> &'static Array<Target<1>> {
+        &BENCH_SLOTS
+    }
+
+    #[inline(always)]
+    fn lru() -> &'static LruHashMap<Flow<1>, Target<1>> {
+        &BENCH_LRU
+    }
+
+    #[inline(always)]
+    fn hash() -> &'static HashMap<Flow<1>, Target<1>> {
+        &BENCH_HASH
+    }
+}
+
+impl Version<4> for Maps {
+    #[inline(always)]
+    fn fronts() -> &'static HashMap<Frontend<4>, Target<4>> {
+        &BENCH_FRONTS_V6
+    }
+
+    #[inline(always)]
+    fn slots() -> &'static Array<Target<4>> {
+        &BENCH_SLOTS_V6
+    }
+
+    #[inline(always)]
+    fn lru() -> &'static LruHashMap<Flow<4>, Target<4>> {
+        &BENCH_LRU_V6
+    }
+
+    #[inline(always)]
+    fn hash() -> &'static HashMap<Flow<4>, Target<4>> {
+        &BENCH_HASH_V6
+    }
+}
 
 /// How a balancer remembers.
 pub(crate) trait Memory {
-    /// Where the flow goes.
-    fn recall(flow: &Flow) -> Option<u64>;
-    /// Remembers one direction; says whether it could.
-    fn remember(flow: &Flow, target: u64) -> bool;
     /// Whether answers have to be recognised by their sender alone.
     const IS_FORGETFUL: bool = false;
+    /// Where the flow goes.
+    fn recall<const N: usize>(flow: &Flow<N>) -> Option<Target<N>>
+    where
+        Maps: Version<N>;
+    /// Remembers one direction; says whether it could.
+    fn remember<const N: usize>(flow: &Flow<N>, target: &Target<N>) -> bool
+    where
+        Maps: Version<N>;
 }
 
 /// Not at all.
@@ -86,12 +151,18 @@ impl Memory for Forgetful {
     const IS_FORGETFUL: bool = true;
 
     #[inline(always)]
-    fn recall(_: &Flow) -> Option<u64> {
+    fn recall<const N: usize>(_: &Flow<N>) -> Option<Target<N>>
+    where
+        Maps: Version<N>,
+    {
         None
     }
 
     #[inline(always)]
-    fn remember(_: &Flow, _: u64) -> bool {
+    fn remember<const N: usize>(_: &Flow<N>, _: &Target<N>) -> bool
+    where
+        Maps: Version<N>,
+    {
         true
     }
 }
@@ -101,15 +172,20 @@ pub(crate) struct InLruHash;
 
 impl Memory for InLruHash {
     #[inline(always)]
-    fn recall(flow: &Flow) -> Option<u64> {
-        let value = BENCH_LRU.get_ptr(flow)?;
-        // SAFETY: an aligned word of the map's.
-        Some(unsafe { value.read_volatile() })
+    fn recall<const N: usize>(flow: &Flow<N>) -> Option<Target<N>>
+    where
+        Maps: Version<N>,
+    {
+        // SAFETY: a value of the map's, of which any bytes are a valid one.
+        Maps::lru().get_ptr(flow).map(|it| unsafe { it.read() })
     }
 
     #[inline(always)]
-    fn remember(flow: &Flow, target: u64) -> bool {
-        BENCH_LRU.insert(flow, target, 0).is_ok()
+    fn remember<const N: usize>(flow: &Flow<N>, target: &Target<N>) -> bool
+    where
+        Maps: Version<N>,
+    {
+        Maps::lru().insert(flow, target, 0).is_ok()
     }
 }
 
@@ -118,28 +194,22 @@ pub(crate) struct InHash;
 
 impl Memory for InHash {
     #[inline(always)]
-    fn recall(flow: &Flow) -> Option<u64> {
-        let value = BENCH_HASH.get_ptr(flow)?;
-        // SAFETY: an aligned word of the map's.
-        Some(unsafe { value.read_volatile() })
+    fn recall<const N: usize>(flow: &Flow<N>) -> Option<Target<N>>
+    where
+        Maps: Version<N>,
+    {
+        // SAFETY: a value of the map's, of which any bytes are a valid one.
+        Maps::hash().get_ptr(flow).map(|it| unsafe { it.read() })
     }
 
     #[inline(always)]
-    fn remember(flow: &Flow, target: u64) -> bool {
-        BENCH_HASH.insert(flow, target, 0).is_ok()
+    fn remember<const N: usize>(flow: &Flow<N>, target: &Target<N>) -> bool
+    where
+        Maps: Version<N>,
+    {
+        Maps::hash().insert(flow, target, 0).is_ok()
     }
 }
-
-/// Offsets in an untagged frame with an IPv4 header of 20 bytes.
-const ETHER_TYPE: usize = 12;
-const VERSION: usize = 14;
-const PROTOCOL: usize = 23;
-const IP_CHECKSUM: usize = 24;
-const SOURCE: usize = 26;
-const DESTINATION: usize = 30;
-const PORTS: usize = 34;
-/// Bytes that are looked at or changed: as far as a TCP header goes.
-const LENGTH: usize = 54;
 
 /// `BPF_F_PSEUDO_HDR`.
 const PSEUDO_HEADER: u64 = 1 << 4;
@@ -149,90 +219,98 @@ const MANGLED_0: u64 = 1 << 5;
 /// Balances one packet.
 #[inline(always)]
 pub(crate) fn run<M: Memory>(ctx: &TcContext) -> i32 {
-    let start = ctx.data();
-    if start + LENGTH > ctx.data_end() {
-        return NEXT;
+    if let Some((start, flow)) = shape::read::<1>(ctx) {
+        return balance::<M, 1>(ctx, start, &flow);
     }
-    let protocol = load::<1>(start + PROTOCOL);
-    if load::<2>(start + ETHER_TYPE) != u32::from(0x0800_u16.to_be())
-        || load::<1>(start + VERSION) != 0x45
-        || (protocol != 6 && protocol != 17)
-    {
-        return NEXT;
+    match shape::read::<4>(ctx) {
+        Some((start, flow)) => balance::<M, 4>(ctx, start, &flow),
+        None => NEXT,
     }
-    let flow = Flow {
-        source: load::<4>(start + SOURCE),
-        destination: load::<4>(start + DESTINATION),
-        ports: load::<4>(start + PORTS),
-        protocol,
-    };
-    let target = match M::recall(&flow) {
-        Some(target) => Target(target),
-        None => match choose::<M>(&flow) {
-            Some(target) => Target(target),
-            None => return NEXT,
-        },
-    };
-    rewrite(&Skb::new(ctx.skb.skb), start, &flow, target)
+}
+
+#[inline(always)]
+fn balance<M: Memory, const N: usize>(ctx: &TcContext, start: usize, flow: &Flow<N>) -> i32
+where
+    Maps: Version<N>,
+{
+    match M::recall(flow).or_else(|| choose::<M, N>(flow)) {
+        Some(target) => rewrite(&Skb::new(ctx.skb.skb), start, flow, &target),
+        None => NEXT,
+    }
 }
 
 /// A flow that is not known.
 #[inline(always)]
-fn choose<M: Memory>(flow: &Flow) -> Option<u64> {
+fn choose<M: Memory, const N: usize>(flow: &Flow<N>) -> Option<Target<N>>
+where
+    Maps: Version<N>,
+{
     if let Some(count) = BENCH_MISSES.get_ptr_mut(0) {
         // SAFETY: this processor's own word, which nobody else refers to while the program runs.
         let count = unsafe { &mut *count };
         *count = count.wrapping_add(1);
     }
     if M::IS_FORGETFUL {
-        // Ports are kept as they lie in memory: the source port is the lower half.
-        let sender = [flow.source, (flow.ports & 0xffff) << 16 | flow.protocol];
-        if let Some(value) = BENCH_FRONTS.get_ptr(sender) {
-            // SAFETY: an aligned word of the map's.
-            return Some(unsafe { value.read_volatile() });
+        let sender = Frontend {
+            address: flow.source,
+            port_and_protocol: flow.ports << 16 | flow.protocol,
+        };
+        if let Some(target) = Maps::fronts().get_ptr(sender) {
+            // SAFETY: a value of the map's, of which any bytes are a valid one.
+            return Some(unsafe { target.read() });
         }
     }
-    let dialled = [flow.destination, flow.ports & 0xffff_0000 | flow.protocol];
+    let dialled = Frontend {
+        address: flow.destination,
+        port_and_protocol: flow.ports & 0xffff_0000 | flow.protocol,
+    };
     // SAFETY: as above.
-    let first = unsafe { BENCH_FRONTS.get_ptr(dialled)?.read_volatile() };
-    let addresses = u64::from(flow.source) << 32 | u64::from(flow.destination);
-    let mixed = hash::mix(hash::mix(0, addresses), u64::from(flow.ports));
-    let slot = hash::lower(first).wrapping_add(hash::scale(hash::lower(mixed), 256));
+    let first = unsafe { (*Maps::fronts().get_ptr(dialled)?).port };
+    let slot = first.wrapping_add(hash::scale(hash::lower(flow.hash()), 256));
     // SAFETY: as above.
-    let target = unsafe { BENCH_SLOTS.get_ptr(slot)?.read_volatile() };
-    let backend = Target(target);
+    let backend = unsafe { Maps::slots().get_ptr(slot)?.read() };
     let answer = Flow {
-        source: backend.address(),
+        source: backend.address,
         destination: flow.source,
-        ports: (flow.ports & 0xffff) << 16 | u32::from(backend.port()),
+        ports: flow.ports << 16 | backend.port & 0xffff,
         protocol: flow.protocol,
     };
-    let dialled =
-        u64::from(flow.destination) << 32 | Target::IS_REPLY | u64::from(flow.ports >> 16);
-    (M::remember(&answer, dialled) && M::remember(flow, target)).then_some(target)
+    let dialled = Target {
+        address: flow.destination,
+        port: Target::<N>::IS_REPLY | flow.ports >> 16,
+    };
+    (M::remember(&answer, &dialled) && M::remember(flow, &backend)).then_some(backend)
 }
 
 /// Writes address, port and checksums.
 #[inline(always)]
-fn rewrite(packet: &Skb, start: usize, flow: &Flow, target: Target) -> i32 {
+fn rewrite<const N: usize>(packet: &Skb, start: usize, flow: &Flow<N>, target: &Target<N>) -> i32 {
     let (old_address, old_port, address_at, port_at) = if target.is_reply() {
-        (flow.source, flow.ports & 0xffff, SOURCE, PORTS)
+        let (address_at, port_at) = (Offsets::<N>::SOURCE, Offsets::<N>::PORTS);
+        (&flow.source, flow.ports & 0xffff, address_at, port_at)
     } else {
-        (flow.destination, flow.ports >> 16, DESTINATION, PORTS + 2)
+        let (address_at, port_at) = (Offsets::<N>::DESTINATION, Offsets::<N>::PORTS + 2);
+        (&flow.destination, flow.ports >> 16, address_at, port_at)
     };
-    let old_port = old_port as u16;
-    let (old, new) = (u32::from_be(old_address), u32::from_be(target.address()));
-    let address_change = Sum::ZERO.double(!old).double(new);
-    let port_change = Sum::ZERO.replace_word(u16::from_be(old_port), u16::from_be(target.port()));
-    let checksum = u16::from_be(load::<2>(start + IP_CHECKSUM) as u16);
-    let checksum = update(checksum, address_change).to_be();
-    store::<2>(start + IP_CHECKSUM, u32::from(checksum));
-    store::<4>(start + address_at, target.address());
-    store::<2>(start + port_at, u32::from(target.port()));
+    let (old_port, new_port) = (old_port as u16, target.port as u16);
+    let mut address_change = Sum::ZERO;
+    for (index, (old, new)) in old_address.iter().zip(&target.address).enumerate() {
+        address_change = address_change
+            .double(!u32::from_be(*old))
+            .double(u32::from_be(*new));
+        store::<4>(start + address_at + index * 4, *new);
+    }
+    let port_change = Sum::ZERO.replace_word(u16::from_be(old_port), u16::from_be(new_port));
+    if let Some(offset) = Offsets::<N>::IP_CHECKSUM {
+        let checksum = u16::from_be(load::<2>(start + offset) as u16);
+        let checksum = update(checksum, address_change).to_be();
+        store::<2>(start + offset, u32::from(checksum));
+    }
+    store::<2>(start + port_at, u32::from(new_port));
     let (offset, rule) = if flow.protocol == 6 {
-        (PORTS + 16, 0)
+        (Offsets::<N>::PORTS + 16, 0)
     } else {
-        (PORTS + 6, MANGLED_0)
+        (Offsets::<N>::PORTS + 6, MANGLED_0)
     };
     let fixes = [(address_change, rule | PSEUDO_HEADER), (port_change, rule)];
     for (change, flags) in fixes {
@@ -244,56 +322,4 @@ fn rewrite(packet: &Skb, start: usize, flow: &Flow, target: Target) -> i32 {
         }
     }
     NEXT
-}
-
-/// `N` bytes of the packet as they lie there. Where they lie is not aligned, of which a C program
-/// takes no notice, and neither must this one: so it is one instruction.
-#[inline(always)]
-fn load<const N: usize>(place: usize) -> u32 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let value: u64;
-        // SAFETY: the caller compared the range with the packet's end; the verifier proves it.
-        unsafe {
-            match N {
-                1 => {
-                    core::arch::asm!("{0} = *(u8 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
-                }
-                2 => {
-                    core::arch::asm!("{0} = *(u16 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
-                }
-                _ => {
-                    core::arch::asm!("{0} = *(u32 *)({1} + 0)", out(reg) value, in(reg) place, options(nostack, readonly))
-                }
-            }
-        }
-        value as u32
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        let _ = place;
-        N as u32
-    }
-}
-
-/// The inverse of [`load`].
-#[inline(always)]
-fn store<const N: usize>(place: usize, value: u32) {
-    #[cfg(target_arch = "bpf")]
-    {
-        let value = u64::from(value);
-        // SAFETY: as above.
-        unsafe {
-            match N {
-                2 => {
-                    core::arch::asm!("*(u16 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack))
-                }
-                _ => {
-                    core::arch::asm!("*(u32 *)({0} + 0) = {1}", in(reg) place, in(reg) value, options(nostack))
-                }
-            }
-        }
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    let _ = (place, value);
 }

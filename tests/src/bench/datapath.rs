@@ -6,88 +6,154 @@
 //! empty program costs on the same packets in the same round; all figures are over that. Times are
 //! those of the measuring thread, which stays on one processor.
 
+use std::thread;
+
 use anyhow::{Result, ensure};
-use lb_agent::dataplane::{
-    layout::Table,
-    load::{WORKLOAD_EGRESS, WORKLOAD_INGRESS},
+use lb_agent::{
+    dataplane::{layout::Table, load::PROGRAMS},
+    settings::Sizes,
 };
 
 use super::{
-    Options,
-    ground::{BUCKETS_V4, Ground},
-    report::{Figure, Report},
+    Options, bars,
+    ground::{Extent, Ground},
+    report::{Figure, Report, middle},
     rig::{self, Baseline, Rig},
 };
 use crate::scenario::to_f64;
 
 mod cases;
+mod track;
+
+use self::track::{COST, Track};
 
 /// Services that the tables hold.
 const SERVICES: u32 = 10_000;
 /// The most services that a packet of none is measured among.
 const MOST_SERVICES: u32 = 50_000;
+/// Buckets of the flow tables: a million flows fill half of them.
+const BUCKETS: u32 = 1 << 19;
+/// The same where no flow is made, or few.
+const FEW_BUCKETS: u32 = 1 << 13;
 
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let scale = if options.is_smoke { 100 } else { 1 };
-    let mut ground = Ground::prepare(SERVICES / scale)?;
-    programs(&mut ground, report)?;
-    let result = std::thread::scope(|scope| {
+    let small = Extent {
+        services: 1,
+        buckets: Sizes::default().flow_buckets_v4,
+    };
+    let alone = on_ground(options, small, report, |track| {
+        cases::by_default(track)?;
+        track.no_service(1)
+    })?;
+    let buckets = if options.is_smoke {
+        FEW_BUCKETS
+    } else {
+        BUCKETS
+    };
+    let services = SERVICES / scale;
+    let main = Extent { services, buckets };
+    on_ground(options, main, report, |track| {
+        programs(track.ground, track.report)?;
+        let among = track.no_service(services)?;
+        flat(services, [&alone, &among], track.report);
+        cases::all(track)
+    })?;
+    let services = MOST_SERVICES / scale;
+    let few = Extent {
+        services,
+        buckets: FEW_BUCKETS,
+    };
+    on_ground(options, few, report, |track| {
+        let among = track.no_service(services)?;
+        flat(services, [&alone, &among], track.report);
+        Ok(())
+    })?;
+    report.say("  not yet: XDP (its programs do not exist yet)");
+    Ok(())
+}
+
+/// Measures on a ground of its own, on one processor.
+fn on_ground<T: Send>(
+    options: &Options,
+    extent: Extent,
+    report: &mut Report,
+    measure: impl FnOnce(&mut Track<'_>) -> Result<T> + Send,
+) -> Result<T> {
+    let (scale, rounds) = if options.is_smoke { (100, 3) } else { (1, 11) };
+    let mut ground = Ground::prepare(extent)?;
+    let result = thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             rig::pin()?;
-            cases::all(options, &mut ground, report)
+            let mut rig = Rig::load(&ground)?;
+            measure(&mut Track {
+                ground: &mut ground,
+                rig: &mut rig,
+                report,
+                scale,
+                rounds,
+            })
         });
         measuring
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    result?;
+    })?;
     ground.finish()?;
-    for services in [1, MOST_SERVICES / scale] {
-        let mut ground = Ground::prepare(services)?;
-        let result = std::thread::scope(|scope| {
-            let measuring = scope.spawn(|| {
-                rig::pin()?;
-                cases::no_service(options, services, &mut ground, &mut Rig::load()?, report)
-            });
-            measuring
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        result?;
-        ground.finish()?;
-    }
-    report.say("  not yet: SNAT out and back, XDP (the programs do not exist yet)");
-    Ok(())
+    Ok(result)
+}
+
+/// What so many services add to a packet of none: the ratio of the sums of all its cases' medians.
+fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], report: &mut Report) {
+    let sum = |costs: &[Vec<f64>]| costs.iter().map(|cost| middle(cost)).sum::<f64>();
+    let figure = COST.beside("among 1 services", sum(alone));
+    let case = format!("no service, sum of all, among {services} services");
+    report.add(&case, figure.of("all of steerage"), &[sum(among)]);
 }
 
 /// What the verifier made of our programs, and what their tables take.
 fn programs(ground: &mut Ground, report: &mut Report) -> Result<()> {
-    let figure = Figure::new("all programs loaded and verified", "s").at_most(1.0);
+    let figure = Figure::new("all programs loaded and verified", "s").at_most(bars::LOAD);
     report.add("load", figure, &[ground.load_time.as_secs_f64()]);
-    for name in [WORKLOAD_INGRESS, WORKLOAD_EGRESS] {
+    for name in PROGRAMS {
         let info = ground.program(name)?.info()?;
         let verified = info.verified_instruction_count().unwrap_or(0);
         let figure = Figure::new("instructions the verifier looked at", "");
-        // A quarter of the verifier's budget.
-        report.add(name, figure.at_most(250_000.0), &[f64::from(verified)]);
+        report.add(name, figure.at_most(bars::VERIFIER), &[f64::from(verified)]);
         let figure = Figure::new("native code", "B");
         report.add(name, figure, &[f64::from(info.size_jitted())]);
     }
-    let mut rig = Rig::load()?;
+    let mut rig = Rig::load(ground)?;
     for baseline in Baseline::ALL {
         let info = rig.baseline(baseline)?.info()?;
         let figure = Figure::new("native code", "B").of(baseline.name());
         report.add("baselines", figure, &[f64::from(info.size_jitted())]);
     }
-    let bytes = ground.table_bytes(Table::FlowsV4)?;
-    ensure!(bytes > 0, "the kernel says what a table takes");
-    let figure = Figure::new("memory of the IPv4 flow table", "MiB");
-    report.add("tables", figure, &[to_f64(bytes >> 10) / 1024.0]);
     // Two slots a flow, of eight in a bucket, filled to 70 %.
-    let flows = to_f64(BUCKETS_V4.into()) * 8.0 / 2.0 * 0.7;
-    let figure = Figure::new("memory of 1 M IPv4 flows at 70 % load", "MiB").at_most(224.0);
-    let mebibytes = to_f64(bytes >> 10) / 1024.0 / flows * 1_000_000.0;
-    report.add("tables", figure, &[mebibytes]);
+    let flows = to_f64(ground.extent.buckets.into()) * 8.0 / 2.0 * 0.7;
+    for (table, family, target) in [
+        (Table::FlowsV4, "IPv4", Some(bars::MILLION_FLOWS)),
+        (Table::FlowsV6, "IPv6", None),
+    ] {
+        let bytes = ground.table_bytes(table)?;
+        ensure!(bytes > 0, "the kernel says what a table takes");
+        let mebibytes = to_f64(bytes >> 10) / 1024.0;
+        let [whole, million] = match family {
+            "IPv4" => [
+                "memory of the IPv4 flow table",
+                "memory of 1 M IPv4 flows at 70 % load",
+            ],
+            _ => [
+                "memory of the IPv6 flow table",
+                "memory of 1 M IPv6 flows at 70 % load",
+            ],
+        };
+        report.add("tables", Figure::new(whole, "MiB"), &[mebibytes]);
+        let mut figure = Figure::new(million, "MiB");
+        if let Some(target) = target {
+            figure = figure.at_most(target);
+        }
+        report.add("tables", figure, &[mebibytes / flows * 1_000_000.0]);
+    }
     Ok(())
 }

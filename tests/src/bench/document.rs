@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
+    bars::{REQUIREMENTS, Requirement, Standing},
     plot,
     report::{Kept, Row},
 };
@@ -19,10 +20,15 @@ use super::{
 const PAGE: &str = "docs/performance.md";
 /// Where its plots are, and the run it is made from.
 const DIRECTORY: &str = "docs/performance";
+/// What explains the figures; the only words on the page that are not made.
+const NOTES: &str = "docs/performance/notes.md";
+/// The part of them whose paragraphs are put beside what is missed.
+const EXPLANATIONS: &str = "## Where a target is missed";
 
 /// Writes the page and its plots below `root`.
 pub(super) fn write(kept: &Kept, root: &Path) -> Result<()> {
-    for (path, text) in files(kept)? {
+    let notes = fs::read_to_string(root.join(NOTES)).with_context(|| format!("read {NOTES}"))?;
+    for (path, text) in files(kept, &notes)? {
         let path = root.join(path);
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
@@ -33,7 +39,7 @@ pub(super) fn write(kept: &Kept, root: &Path) -> Result<()> {
 }
 
 /// The page and its plots, by their paths from the repository's root.
-fn files(kept: &Kept) -> Result<BTreeMap<PathBuf, String>> {
+fn files(kept: &Kept, notes: &str) -> Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
     let mut pictures: BTreeMap<&str, Vec<(String, &str)>> = BTreeMap::new();
     for plot in plot::PLOTS {
@@ -45,6 +51,7 @@ fn files(kept: &Kept) -> Result<BTreeMap<PathBuf, String>> {
         }
     }
     let mut page = head(kept);
+    requirements(&mut page, kept, notes)?;
     bars(&mut page, &kept.rows);
     let mut groups: Vec<&str> = kept.rows.iter().map(|row| row.group.as_str()).collect();
     groups.dedup();
@@ -77,9 +84,79 @@ fn head(kept: &Kept) -> String {
     )
 }
 
-/// What should be so, and whether it is.
-fn bars(page: &mut String, rows: &[Row]) {
+/// All that is asked for, how it stands, and why it is missed where it is.
+fn requirements(page: &mut String, kept: &Kept, notes: &str) -> Result<()> {
     line(page, "\n## Targets\n");
+    line(
+        page,
+        "What was measured is the row farthest from its limit.\n",
+    );
+    line(page, "| what | path | limit | measured | outcome |");
+    line(page, "|---|---|---|---|---|");
+    let mut missed: Vec<&str> = Vec::new();
+    for requirement in REQUIREMENTS {
+        let (measured, outcome) = judged(requirement, &requirement.standing(kept));
+        if outcome.starts_with("missed") && !missed.contains(&requirement.explanation) {
+            missed.push(requirement.explanation);
+        }
+        let Requirement { what, path, .. } = requirement;
+        let limit = requirement.limit();
+        line(
+            page,
+            &format!("| {what} | {path} | {limit} | {measured} | {outcome} |"),
+        );
+    }
+    if !missed.is_empty() {
+        line(page, "\n### Why\n");
+        line(page, "From [the notes](performance/notes.md).\n");
+    }
+    for title in missed {
+        let text = explanation(notes, title)
+            .with_context(|| format!("{NOTES} does not explain: {title}"))?;
+        line(page, &text);
+    }
+    Ok(())
+}
+
+/// What was measured, and what that comes to.
+fn judged(requirement: &Requirement, standing: &Standing) -> (String, String) {
+    let measured = |row: &Row| {
+        let figure = figure(requirement.judged(row));
+        if row.metric == requirement.metric {
+            format!("{figure} ({})", row.case)
+        } else {
+            format!("{figure} ({}, {})", row.case, row.metric)
+        }
+    };
+    match standing {
+        Standing::NoPath => (String::new(), "not measured: no such path yet".to_owned()),
+        Standing::NotMeasured => (String::new(), "not in this run".to_owned()),
+        Standing::Met { nearest } => (measured(nearest), "met".to_owned()),
+        Standing::Missed {
+            farthest,
+            by,
+            missed,
+            of,
+        } => (
+            measured(farthest),
+            format!("missed by {:.0} % ({missed} of {of} rows)", by * 100.0),
+        ),
+    }
+}
+
+/// The paragraph of the notes with this title, its links as from the page.
+fn explanation(notes: &str, title: &str) -> Option<String> {
+    let (_, part) = notes.split_once(EXPLANATIONS)?;
+    let part = part.split("\n## ").next()?;
+    let start = part.find(&format!("* **{title}.**"))?;
+    let rest = part.get(start..)?;
+    let end = rest.find("\n* **").unwrap_or(rest.len());
+    Some(rest.get(..end)?.trim_end().replace("](../", "]("))
+}
+
+/// What should be so, and whether it is, row by row.
+fn bars(page: &mut String, rows: &[Row]) {
+    line(page, "\n## Every figure with a target\n");
     line(page, "| group | case | measured | target | outcome |");
     line(page, "|---|---|---|---|---|");
     for row in rows {
@@ -169,7 +246,8 @@ mod tests {
     #[test]
     fn the_page_and_its_plots_are_what_the_kept_run_makes() {
         let kept = Kept::read(&root().join(DIRECTORY).join("run.json")).unwrap();
-        let made = files(&kept).unwrap();
+        let notes = fs::read_to_string(root().join(NOTES)).unwrap();
+        let made = files(&kept, &notes).unwrap();
         assert!(made.len() > 1, "the run has something to plot");
         for (path, text) in made {
             let written = fs::read_to_string(root().join(&path)).unwrap();
@@ -179,6 +257,48 @@ mod tests {
                 path.display()
             );
         }
+    }
+
+    #[test]
+    fn everything_that_could_be_missed_has_its_paragraph_in_the_notes() {
+        let notes = fs::read_to_string(root().join(NOTES)).unwrap();
+        let measured = REQUIREMENTS
+            .iter()
+            .filter(|it| it.standing(&Kept::default()) != Standing::NoPath);
+        for Requirement { explanation, .. } in measured {
+            let text = super::explanation(&notes, explanation);
+            assert!(text.is_some_and(|text| text.len() > 60), "{explanation}");
+        }
+    }
+
+    #[test]
+    fn the_page_lists_what_waits_for_a_path_and_explains_what_is_missed() {
+        let row = Row {
+            group: "net".into(),
+            case: "1 services".into(),
+            contender: "steerage, tc".into(),
+            metric: "connect, p50".into(),
+            baseline: Some("direct".into()),
+            ratio: Some(1.21),
+            ..Row::default()
+        };
+        let kept = Kept {
+            rows: vec![row],
+            ..Kept::default()
+        };
+        let notes = "## Where a target is missed\n\n* **Other.** No.\n\
+                     * **Connect by tc.** Two [flows](../x.md).\n  More.\n* **New.** No.\n## Next\n";
+        let mut page = String::new();
+        requirements(&mut page, &kept, notes).unwrap();
+        for wanted in [
+            "| connect through ClusterIP, p50 | socket | ≤ 1.05 × direct |  | not measured: no such path yet |",
+            "| tc | ≤ 1.1 × direct | 1.21 (1 services) | missed by 10 % (1 of 1 rows) |",
+            "* **Connect by tc.** Two [flows](x.md).\n  More.\n",
+            "| not in this run |",
+        ] {
+            assert!(page.contains(wanted), "{wanted} is not in {page}");
+        }
+        assert!(!page.contains("Other."), "{page}");
     }
 
     #[test]

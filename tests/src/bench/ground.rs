@@ -1,53 +1,77 @@
 //! Our programs with tables that a real agent filled and left: it does not run while packets are
 //! timed, so neither its sweep nor anything else of it is in the figures.
 
-use std::{fs, sync::atomic::Ordering, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{ProgramFd, SchedClassifier};
 use lb_agent::{
     dataplane::{
+        bpf::Wire,
+        bpffs::PinPaths,
         counters,
+        flows::FlowTables,
         layout::Table,
         load::{Loaded, Variant},
-        tables::WordTable,
+        mmap::Access,
+        tables::{self, WordTable},
     },
     settings::Sizes,
 };
-use lb_common::verdict::Reason;
+use lb_common::{table::device::DeviceRecord, verdict::Reason};
 use tempfile::TempDir;
 
 use super::{
     manifests::{Format, Manifests},
     node::Node,
-    services,
+    services, sizes,
 };
 use crate::clock;
 
-/// Buckets of the IPv4 flow table: eight slots each, two slots a flow, so that a million flows fill
-/// half of it.
-pub(super) const BUCKETS_V4: u32 = 1 << 19;
-/// Buckets of the IPv6 flow table.
-const BUCKETS_V6: u32 = 1 << 16;
+/// The interface that test-run says a packet is at: the loopback device.
+const DEVICE: u32 = 1;
+/// This node's addresses there, for packets that leave with an address of its own.
+pub(super) const OWN: (Ipv4Addr, Ipv6Addr) = (
+    Ipv4Addr::new(192, 0, 2, 1),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+);
+
+/// How large it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// Services, besides those that are dialled.
+    pub(super) services: u32,
+    /// Buckets of each flow table: eight slots each, two slots a flow.
+    pub(super) buckets: u32,
+}
 
 /// The tables, the programs, and what loading them took.
 pub(super) struct Ground {
     node: Node,
     loaded: Loaded,
+    /// What it was made with.
+    pub(super) extent: Extent,
     _directory: TempDir,
     /// From the object's bytes to programs that can be attached; the tables were there.
     pub(super) load_time: Duration,
 }
 
 impl Ground {
-    /// Has an agent fill the tables for so many services, besides those that are dialled.
-    pub(super) fn prepare(services: u32) -> Result<Self> {
+    /// Has an agent fill the tables.
+    pub(super) fn prepare(extent: Extent) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for manifests")?;
-        let manifests = Manifests::write(directory.path(), Format::Json, services)?;
+        let manifests = Manifests::write(directory.path(), Format::Json, extent.services)?;
         services::write(&manifests.directory)?;
-        let sizes = sizes(services);
-        let config = directory.path().join("settings.yaml");
-        fs::write(&config, settings(&sizes)).context("write the settings")?;
+        let sizes = Sizes {
+            flow_buckets_v4: extent.buckets,
+            flow_buckets_v6: extent.buckets,
+            ..sizes::for_services(extent.services)
+        };
+        let config = sizes::write(directory.path(), &sizes, "")?;
         let mut node = Node::new(directory.path(), Some(config))?;
         node.start(&manifests.directory)?;
         node.stop()?;
@@ -55,9 +79,13 @@ impl Ground {
         let loaded = Loaded::load(node.paths().root(), &sizes, Variant::Normal)?;
         let load_time = began.elapsed();
         ensure!(loaded.is_adopted(), "the agent's own tables are used");
+        // No device is there, so the agent has written none.
+        let record = DeviceRecord::uplink(DEVICE, OWN.0.octets(), OWN.1.octets());
+        tables::devices(&node.paths(), Access::ReadWrite)?.insert(DEVICE, Wire(record), 0)?;
         Ok(Self {
             node,
             loaded,
+            extent,
             _directory: directory,
             load_time,
         })
@@ -90,6 +118,16 @@ impl Ground {
         Ok(())
     }
 
+    /// Where the tables are.
+    pub(super) fn paths(&self) -> PinPaths {
+        self.node.paths()
+    }
+
+    /// The flow tables in this process's memory.
+    pub(super) fn flows(&self) -> Result<FlowTables> {
+        Ok(FlowTables::open(&self.node.paths())?)
+    }
+
     /// Bytes of a table by the kernel's own accounting.
     pub(super) fn table_bytes(&self, table: Table) -> Result<u64> {
         self.node.table_bytes(table)
@@ -100,33 +138,4 @@ impl Ground {
         drop(self.loaded);
         self.node.finish_stopped()
     }
-}
-
-/// The defaults, grown where so many services need it.
-fn sizes(services: u32) -> Sizes {
-    let default = Sizes::default();
-    // The defaults hold 10 000.
-    let times = services.div_ceil(10_000).max(1);
-    Sizes {
-        frontends: default.frontends * times,
-        services: default.services * times,
-        arena_words: default.arena_words * times,
-        backends: default.backends * times,
-        flow_buckets_v4: BUCKETS_V4,
-        flow_buckets_v6: BUCKETS_V6,
-        ..default
-    }
-}
-
-fn settings(sizes: &Sizes) -> String {
-    format!(
-        "apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\nsizes:\n  frontends: {}\n  \
-         services: {}\n  arenaWords: {}\n  backends: {}\n  flowBucketsV4: {}\n  flowBucketsV6: {}\n",
-        sizes.frontends,
-        sizes.services,
-        sizes.arena_words,
-        sizes.backends,
-        sizes.flow_buckets_v4,
-        sizes.flow_buckets_v6,
-    )
 }

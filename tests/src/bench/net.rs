@@ -14,14 +14,36 @@ use super::{
 use crate::{clock, cluster::mount_bpf_fs};
 
 mod client;
+mod manifest;
+mod ours;
 mod rules;
 mod server;
 mod site;
+mod way;
 
 use self::{
     client::{Effort, Figures},
+    ours::Bars,
     site::{Contender, Site},
+    way::Way,
 };
+
+/// Rounds and work of a full run.
+const FULL: (usize, Effort) = (
+    15,
+    Effort {
+        connections: 600,
+        time: Duration::from_millis(120),
+    },
+);
+/// Of a smoke run.
+const SMOKE: (usize, Effort) = (
+    1,
+    Effort {
+        connections: 32,
+        time: Duration::from_millis(20),
+    },
+);
 
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
@@ -29,23 +51,30 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let sizes: &[u32] = if options.is_smoke {
         &[1, 20]
     } else {
-        &[1, 1_000, 10_000]
+        &[1, 1_000, 10_000, 50_000]
     };
     for &services in sizes {
         size(options, services, report)?;
     }
-    report.say("  not yet: socket hooks, redirects, XDP, remote backends (they do not exist yet)");
+    report.say("  not yet: socket hooks, redirect, XDP (they do not exist yet)");
     Ok(())
 }
 
-/// One size of the cluster.
+/// One size of the cluster: rules are loaded once, and all ways go through them.
 fn size(options: &Options, services: u32, report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir().context("make a directory for manifests")?;
+    let ways: Vec<Way> = Way::ALL
+        .into_iter()
+        .filter(|way| way.is_measured(services))
+        .collect();
     let mut sites = Vec::new();
-    for contender in Contender::ALL {
+    for contender in Contender::all(services) {
         let began = clock::now();
         let site = Site::build(contender, services, directory.path())
             .with_context(|| format!("the site of {}", contender.name()))?;
+        for way in ways.iter().filter(|way| way.is_of(contender)) {
+            client::await_answer(&site, *way)?;
+        }
         report.say(&format!(
             "  {} with {services} services is ready after {:.1?}",
             contender.name(),
@@ -53,39 +82,44 @@ fn size(options: &Options, services: u32, report: &mut Report) -> Result<()> {
         ));
         sites.push(site);
     }
-    let (rounds, effort) = if options.is_smoke {
-        let time = Duration::from_millis(50);
-        (
-            1,
-            Effort {
-                connections: 64,
-                time,
-            },
-        )
-    } else {
-        let time = Duration::from_millis(120);
-        (
-            15,
-            Effort {
-                connections: 600,
-                time,
-            },
-        )
-    };
+    let (rounds, effort) = if options.is_smoke { SMOKE } else { FULL };
+    for way in ways {
+        measure(way, services, &sites, (rounds, effort), report)?;
+    }
+    sites.into_iter().try_for_each(Site::finish)
+}
+
+/// One way, by all contenders in turn.
+fn measure(
+    way: Way,
+    services: u32,
+    sites: &[Site],
+    (rounds, effort): (usize, Effort),
+    report: &mut Report,
+) -> Result<()> {
+    let sites: Vec<&Site> = sites
+        .iter()
+        .filter(|site| way.is_of(site.contender))
+        .collect();
     let mut figures = vec![Vec::new(); sites.len()];
     for round in 0..rounds {
         for turn in 0..sites.len() {
             let position = (turn + round) % sites.len();
-            let site = &sites[position];
-            let figure = client::round(site, effort)
-                .with_context(|| format!("{} in round {round}", site.contender.name()))?;
+            let site = sites[position];
+            let figure = client::round(site, way, effort)
+                .with_context(|| format!("{} in round {round}, {way:?}", site.contender.name()))?;
             figures[position].push(figure);
         }
     }
-    for measure in MEASURES {
-        measure.report(services, &figures, report);
+    let contenders = sites.iter().map(|site| site.contender);
+    let all: Vec<(Contender, Vec<Figures>)> = contenders.zip(figures).collect();
+    let measures = MEASURES
+        .iter()
+        .filter(|measure| measure.is_of_datagrams || !way.is_of_datagrams());
+    for measure in measures {
+        measure.report(way, services, &all, report)?;
     }
-    sites.into_iter().try_for_each(Site::finish)
+    Ok(())
 }
 
 /// One column of the figures.
@@ -93,8 +127,9 @@ struct Measure {
     metric: &'static str,
     unit: &'static str,
     value: fn(&Figures) -> f64,
+    is_of_datagrams: bool,
     /// What ours should be to direct, and to nftables.
-    bars: [Option<Bar>; 2],
+    bars: fn(Way, &Bars) -> [Option<Bar>; 2],
 }
 
 const MEASURES: [Measure; 8] = [
@@ -102,79 +137,102 @@ const MEASURES: [Measure; 8] = [
         metric: "connect, p50",
         unit: "µs",
         value: |figures| figures.connect_p50,
-        bars: [Some(Bar::AtMost(1.10)), None],
+        is_of_datagrams: false,
+        bars: |_, bars| [bars.connect, None],
     },
     Measure {
         metric: "connect, p99",
         unit: "µs",
         value: |figures| figures.connect_p99,
-        bars: [None, None],
+        is_of_datagrams: false,
+        bars: |_, _| [None, None],
     },
     Measure {
         metric: "connections, 1 client",
         unit: "1/s",
         value: |figures| figures.alone,
-        bars: [None, Some(Bar::AtLeast(1.0))],
+        is_of_datagrams: false,
+        bars: |_, bars| [None, bars.connections],
     },
     Measure {
         metric: "connections, 16 clients",
         unit: "1/s",
         value: |figures| figures.sixteen,
-        bars: [None, Some(Bar::AtLeast(1.0))],
+        is_of_datagrams: false,
+        bars: |_, bars| [None, bars.connections],
     },
     Measure {
         metric: "requests on one connection",
         unit: "1/s",
         value: |figures| figures.exchanges,
-        bars: [None, None],
+        is_of_datagrams: false,
+        bars: |_, _| [None, None],
     },
     Measure {
         metric: "UDP packets",
         unit: "k/s",
         value: |figures| figures.datagrams,
-        bars: [None, Some(Bar::AtLeast(1.03))],
+        is_of_datagrams: true,
+        bars: |way, bars| match way {
+            Way::NodePort => [None, bars.node_port],
+            _ => [bars.datagrams_beside_direct, bars.datagrams],
+        },
     },
     Measure {
         metric: "processor for a UDP packet",
         unit: "µs",
         value: |figures| figures.processor,
-        bars: [None, None],
+        is_of_datagrams: true,
+        bars: |_, _| [None, None],
     },
     Measure {
         metric: "bulk TCP",
         unit: "Gbit/s",
         value: |figures| figures.bulk,
-        bars: [Some(Bar::AtLeast(0.98)), None],
+        is_of_datagrams: false,
+        bars: |_, bars| [bars.bulk, None],
     },
 ];
 
 impl Measure {
-    fn report(&self, services: u32, figures: &[Vec<Figures>], report: &mut Report) {
-        let case = format!("{services} services");
-        let of = |contender: Contender| -> Vec<f64> {
-            let all = Contender::ALL.iter().zip(figures);
-            let own = all.filter(|(known, _)| **known == contender);
-            own.flat_map(|(_, rounds)| rounds.iter().map(self.value))
-                .collect()
+    fn report(
+        &self,
+        way: Way,
+        services: u32,
+        all: &[(Contender, Vec<Figures>)],
+        report: &mut Report,
+    ) -> Result<()> {
+        let case = way.case(services);
+        let of = |contender: Contender| -> Result<Vec<f64>> {
+            let own = all.iter().find(|(known, _)| *known == contender);
+            let (_, rounds) = own.with_context(|| format!("no {}", contender.name()))?;
+            Ok(rounds.iter().map(self.value).collect())
         };
-        let direct = of(Contender::Direct);
-        let nftables = of(Contender::Nftables);
+        let direct = of(Contender::Direct)?;
+        let nftables = of(Contender::Nftables)?;
         let figure =
             |contender: Contender| Figure::new(self.metric, self.unit).of(contender.name());
         report.add(&case, figure(Contender::Direct), &direct);
         let beside_direct = (Contender::Direct.name(), direct.as_slice());
         let beside_nftables = (Contender::Nftables.name(), nftables.as_slice());
-        // Direct against direct is the noise.
-        for contender in [
-            Contender::DirectAgain,
-            Contender::Nftables,
-            Contender::Iptables,
-        ] {
-            report.add_pairs(&case, figure(contender), &of(contender), beside_direct);
+        for (contender, _) in all {
+            let samples = of(*contender)?;
+            let figure = figure(*contender);
+            match contender {
+                Contender::Direct => {}
+                // Direct against direct is the noise.
+                Contender::DirectAgain | Contender::Nftables | Contender::Iptables => {
+                    report.add_pairs(&case, figure, &samples, beside_direct);
+                }
+                Contender::Ours(path) => {
+                    let [direct, nftables] = (self.bars)(way, &path.bars);
+                    let figures = [(direct, beside_direct), (nftables, beside_nftables)];
+                    for (bar, baseline) in figures {
+                        report.add_pairs(&case, figure.with_bar(bar), &samples, baseline);
+                    }
+                }
+            }
         }
-        let ours = of(Contender::Tc);
-        let figure = figure(Contender::Tc);
-        report.add_pairs(&case, figure.with_bar(self.bars[0]), &ours, beside_direct);
-        report.add_pairs(&case, figure.with_bar(self.bars[1]), &ours, beside_nftables);
+        Ok(())
     }
 }

@@ -42,6 +42,9 @@ pub(super) struct Plot {
     contenders: &'static [&'static str],
 }
 
+/// A contender and its figures, one for each case that is shown.
+type Series = (&'static str, Vec<Option<f64>>);
+
 /// Every picture.
 pub(super) const PLOTS: &[Plot] = &[
     Plot {
@@ -61,6 +64,7 @@ pub(super) const PLOTS: &[Plot] = &[
             "minimal, LRU hash",
             "minimal, hash",
             "minimal, no table",
+            "floor, two lines",
         ],
     },
     Plot {
@@ -78,6 +82,7 @@ pub(super) const PLOTS: &[Plot] = &[
             "minimal, LRU hash",
             "minimal, hash",
             "minimal, no table",
+            "floor, an insertion's lines",
         ],
     },
     Plot {
@@ -98,6 +103,24 @@ pub(super) const PLOTS: &[Plot] = &[
         cases: SIZES,
         contenders: CONTENDERS,
     },
+    Plot {
+        name: "connections-remote",
+        group: "net",
+        title: "Connections a second by one client to another node, by services in the cluster",
+        metric: "connections, 1 client",
+        unit: "1/s",
+        cases: REMOTE_SIZES,
+        contenders: CONTENDERS,
+    },
+    Plot {
+        name: "node-port",
+        group: "net",
+        title: "UDP packets a second by a node port to another node, by services in the cluster",
+        metric: "UDP packets",
+        unit: "k/s",
+        cases: NODE_PORT_SIZES,
+        contenders: CONTENDERS,
+    },
 ];
 
 /// Sizes of the cluster.
@@ -105,12 +128,27 @@ const SIZES: &[(&str, &str)] = &[
     ("1 services", "1"),
     ("1000 services", "1 000"),
     ("10000 services", "10 000"),
+    ("50000 services", "50 000"),
+];
+/// The same with a backend on another node.
+const REMOTE_SIZES: &[(&str, &str)] = &[
+    ("1 services, remote backend", "1"),
+    ("1000 services, remote backend", "1 000"),
+    ("10000 services, remote backend", "10 000"),
+    ("50000 services, remote backend", "50 000"),
+];
+/// The same by a node port.
+const NODE_PORT_SIZES: &[(&str, &str)] = &[
+    ("node port, remote backend, cluster of 1", "1"),
+    ("node port, remote backend, cluster of 1000", "1 000"),
+    ("node port, remote backend, cluster of 10000", "10 000"),
+    ("node port, remote backend, cluster of 50000", "50 000"),
 ];
 /// Who carries packets.
 const CONTENDERS: &[&str] = &["steerage, tc", "nftables", "iptables", "direct"];
 
 impl Plot {
-    /// The picture, if any of `rows` is in it.
+    /// The picture, if any of `rows` is in it; without what none of them is about.
     pub(super) fn draw(&self, rows: &[Row]) -> Result<Option<String>> {
         let median = |contender: &str, case: &str| {
             let mut rows = rows.iter().filter(|row| {
@@ -119,13 +157,20 @@ impl Plot {
             let row = rows.find(|row| row.case == case);
             row.map(|row| row.median)
         };
-        let series: Vec<(&str, Vec<Option<f64>>)> = self
+        let is_there = |case: &str| {
+            let mut contenders = self.contenders.iter();
+            contenders.any(|contender| median(contender, case).is_some())
+        };
+        let cases = self.cases.iter().filter(|(case, _)| is_there(case));
+        let cases: Vec<(&str, &str)> = cases.copied().collect();
+        let series: Vec<Series> = self
             .contenders
             .iter()
             .map(|name| {
-                let cases = self.cases.iter();
+                let cases = cases.iter();
                 (*name, cases.map(|(case, _)| median(name, case)).collect())
             })
+            .filter(|(_, figures): &Series| figures.iter().any(Option::is_some))
             .collect();
         let all = series.iter().flat_map(|(_, figures)| figures);
         let highest = all.flatten().copied().fold(0.0, f64::max);
@@ -133,7 +178,8 @@ impl Plot {
             return Ok(None);
         }
         let mut text = String::new();
-        self.bars(&series, highest * 1.25, &mut text)
+        let labels: Vec<&str> = cases.iter().map(|(_, label)| *label).collect();
+        self.bars((&labels, &series), highest * 1.25, &mut text)
             .map_err(|error| anyhow!("draw {}: {error}", self.name))?;
         text.push('\n');
         Ok(Some(text))
@@ -141,13 +187,13 @@ impl Plot {
 
     fn bars(
         &self,
-        series: &[(&str, Vec<Option<f64>>)],
+        (labels, series): (&[&str], &[Series]),
         top: f64,
         text: &mut String,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
-        let width = f64::from(u32::try_from(self.cases.len())?);
+        let width = f64::from(u32::try_from(labels.len())?);
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", 18))
             .margin(10)
@@ -192,7 +238,7 @@ impl Plot {
         let below = Pos::new(HPos::Center, VPos::Top);
         let style = ("sans-serif", 14).into_font().color(&BLACK).pos(below);
         let plotting = chart.plotting_area();
-        for (position, (_, label)) in self.cases.iter().enumerate() {
+        for (position, label) in labels.iter().enumerate() {
             let middle = to_f64(position.try_into()?) + 0.5;
             let (x, y) = plotting.map_coordinate(&(middle, 0.0));
             area.draw_text(label, &style, (x, y + 8))?;

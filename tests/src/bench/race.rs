@@ -24,6 +24,8 @@ pub(super) enum Fate {
     To(Vec<SocketAddr>),
     /// They come from this address.
     From(SocketAddr),
+    /// They come from one of these hosts and go to the other; a port of theirs may have changed.
+    Between(IpAddr, IpAddr),
 }
 
 /// What counts the packets, and so proves that all of them had their fate.
@@ -171,6 +173,10 @@ pub(super) fn check(course: &Course, frame: &[u8], fate: &Fate) -> Result<()> {
             "sent to {destination}, which is none of {backends:?}"
         ),
         Fate::From(dialled) => ensure!(source == *dialled, "an answer comes from {source}"),
+        Fate::Between(from, to) => ensure!(
+            source.ip() == *from && destination.ip() == *to,
+            "{source} → {destination} is not from {from} to {to}"
+        ),
     }
     let client = if is_reply { destination } else { source };
     ensure!(client.port() >= 1024, "the client's port became {client}");

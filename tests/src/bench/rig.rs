@@ -1,14 +1,18 @@
 //! The driver program and the minimal balancers, loaded; and how a program is timed.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray},
     programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions},
 };
-use lb_agent::dataplane::bpf::Wire;
+use lb_agent::dataplane::{bpf::Wire, layout::Table};
 use lb_common::course::Course;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -16,7 +20,7 @@ use nix::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::services::{self, Service};
+use super::{ground::Ground, services};
 use crate::scenario::to_f64;
 
 /// Names the object with the bench's programs.
@@ -26,7 +30,13 @@ const FRAME_ROOM: usize = 256;
 /// Bytes that no cache of a processor holds beside anything else.
 const SWEPT: usize = 64 << 20;
 /// Slots of a service in the minimal balancers' table.
-const SLOTS: usize = 256;
+const SLOTS: u32 = 256;
+
+/// Flows, each direction for itself, that a kernel's hash holds for each bucket of ours: 2^21 beside
+/// our 2^19, since 2^20 would not hold a million flows.
+const HASHED_FOR_A_BUCKET: u32 = 4;
+/// The maps of the minimal balancers that hold flows.
+const HASHES: [&str; 4] = ["BENCH_LRU", "BENCH_LRU_V6", "BENCH_HASH", "BENCH_HASH_V6"];
 
 /// A program that is measured beside ours.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,17 +51,28 @@ pub(super) enum Baseline {
     Lru,
     /// Remembers in the kernel's hash.
     Hash,
+    /// Reads one line of our flow table.
+    FloorOne,
+    /// Reads two.
+    FloorTwo,
+    /// Reads and writes as many as an insertion must.
+    FloorInsertion,
 }
 
 impl Baseline {
-    /// All of them, cheapest first.
-    pub(super) const ALL: [Self; 5] = [
+    /// All of them, cheapest first, and the floors.
+    pub(super) const ALL: [Self; 8] = [
         Self::Empty,
         Self::Parse,
         Self::Minimal,
         Self::Lru,
         Self::Hash,
+        Self::FloorOne,
+        Self::FloorTwo,
+        Self::FloorInsertion,
     ];
+    /// Those that balance.
+    pub(super) const BALANCERS: [Self; 3] = [Self::Minimal, Self::Lru, Self::Hash];
 
     /// How reports call it.
     pub(super) const fn name(self) -> &'static str {
@@ -61,6 +82,9 @@ impl Baseline {
             Self::Minimal => "minimal, no table",
             Self::Lru => "minimal, LRU hash",
             Self::Hash => "minimal, hash",
+            Self::FloorOne => "floor, one line",
+            Self::FloorTwo => "floor, two lines",
+            Self::FloorInsertion => "floor, an insertion's lines",
         }
     }
 
@@ -72,6 +96,9 @@ impl Baseline {
             Self::Minimal => "bench_minimal",
             Self::Lru => "bench_lru",
             Self::Hash => "bench_hash",
+            Self::FloorOne => "bench_floor_one",
+            Self::FloorTwo => "bench_floor_two",
+            Self::FloorInsertion => "bench_floor_insert",
         }
     }
 }
@@ -95,11 +122,19 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Loads it, with empty maps but for the services.
-    pub(super) fn load() -> Result<Self> {
+    /// Loads it over the ground's flow tables; its own maps are empty but for the services.
+    pub(super) fn load(ground: &Ground) -> Result<Self> {
         let path = object_path()?;
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let mut object = Ebpf::load(&bytes).context("load the bench's object")?;
+        let mut loader = EbpfLoader::new();
+        for table in [Table::FlowsV4, Table::FlowsV6] {
+            loader.map_max_entries(table.name(), ground.extent.buckets);
+            loader.map_pin_path(table.name(), ground.paths().map(table));
+        }
+        for name in HASHES {
+            loader.map_max_entries(name, ground.extent.buckets * HASHED_FOR_A_BUCKET);
+        }
+        let mut object = loader.load(&bytes).context("load the bench's object")?;
         let programs = Baseline::ALL.map(Baseline::program);
         for name in programs.into_iter().chain(["bench_driver"]) {
             let program = classifier(&mut object, name)?;
@@ -114,35 +149,42 @@ impl Rig {
             swept: vec![0; SWEPT],
             object,
         };
-        rig.fill()?;
+        rig.fill::<2>(["BENCH_FRONTS", "BENCH_SLOTS"], false)?;
+        rig.fill::<5>(["BENCH_FRONTS_V6", "BENCH_SLOTS_V6"], true)?;
+        let map = rig.object.take_map("BENCH_MASKS");
+        let mut masks: Array<_, u32> = map.context("no BENCH_MASKS")?.try_into()?;
+        for version in 0..2 {
+            masks.set(version, ground.extent.buckets - 1, 0)?;
+        }
         Ok(rig)
     }
 
-    /// Gives the minimal balancers the IPv4 side of the services.
-    fn fill(&mut self) -> Result<()> {
-        let map = self.object.take_map("BENCH_FRONTS");
-        let mut fronts: HashMap<_, [u32; 2], u64> = map.context("no BENCH_FRONTS")?.try_into()?;
-        let map = self.object.take_map("BENCH_SLOTS");
-        let mut slots: Array<_, u64> = map.context("no BENCH_SLOTS")?.try_into()?;
+    /// Gives the minimal balancers one family of the services: addresses and one more word are `N`.
+    fn fill<const N: usize>(&mut self, [fronts, slots]: [&str; 2], is_v6: bool) -> Result<()>
+    where
+        [u32; N]: Pod,
+    {
+        let mut map = |name: &str| {
+            let map = self.object.take_map(name);
+            map.with_context(|| format!("no {name}"))
+        };
+        let mut fronts: HashMap<_, [u32; N], [u32; N]> = map(fronts)?.try_into()?;
+        let mut slots: Array<_, [u32; N]> = map(slots)?.try_into()?;
         let mut first = 0;
         for service in &services::ALL {
+            let dialled = service.dialled(is_v6);
+            let endpoints = service.endpoints(is_v6);
             for protocol in [6, 17] {
-                let dialled = in_memory(service, None)?;
-                let key = [dialled.0, (dialled.1 << 16) | protocol];
-                fronts.insert(key, u64::from(first), 0)?;
-                let endpoints = service.endpoints(false);
-                for slot in 0..SLOTS {
-                    let endpoint = in_memory(service, Some(slot % endpoints.len()))?;
-                    let target = u64::from(endpoint.0) << 32 | u64::from(endpoint.1);
-                    slots.set(first + u32::try_from(slot)?, target, 0)?;
+                let key = |socket: SocketAddr| words::<N>(socket, |port| port << 16 | protocol);
+                fronts.insert(key(dialled)?, words(dialled, |_| first)?, 0)?;
+                for (slot, endpoint) in (0..SLOTS).zip(endpoints.iter().cycle()) {
+                    slots.set(first + slot, words::<N>(*endpoint, |port| port)?, 0)?;
                 }
-                for index in 0..endpoints.len() {
-                    let endpoint = in_memory(service, Some(index))?;
-                    let key = [endpoint.0, (endpoint.1 << 16) | protocol];
-                    let answered = u64::from(dialled.0) << 32 | 1 << 16 | u64::from(dialled.1);
-                    fronts.insert(key, answered, 0)?;
+                let answered = words(dialled, |port| 1 << 16 | port)?;
+                for endpoint in &endpoints {
+                    fronts.insert(key(*endpoint)?, answered, 0)?;
                 }
-                first += u32::try_from(SLOTS)?;
+                first += SLOTS;
             }
         }
         Ok(())
@@ -208,24 +250,28 @@ pub(super) fn pin() -> Result<()> {
 }
 
 /// Nanoseconds that this thread has run. Others' use of the processor is not in it.
-fn thread_time() -> f64 {
+pub(super) fn thread_time() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
     to_f64(seconds) * 1e9 + to_f64(nanoseconds)
 }
 
-/// Address and port as they lie in a packet: what is dialled, or an endpoint.
-fn in_memory(service: &Service, endpoint: Option<usize>) -> Result<(u32, u32)> {
-    let socket = match endpoint {
-        Some(index) => service.endpoints(false).get(index).copied(),
-        None => Some(service.dialled(false)),
+/// An address as it lies in a packet, and one more word of the port as it lies there.
+fn words<const N: usize>(socket: SocketAddr, last: impl Fn(u32) -> u32) -> Result<[u32; N]> {
+    let octets = match socket.ip() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     };
-    let Some(std::net::SocketAddr::V4(socket)) = socket else {
-        anyhow::bail!("no such endpoint");
-    };
+    let address = octets.as_chunks::<4>().0.iter().copied();
     let port = u16::from_ne_bytes(socket.port().to_be_bytes());
-    Ok((u32::from_ne_bytes(socket.ip().octets()), port.into()))
+    let words: Vec<u32> = address
+        .map(u32::from_ne_bytes)
+        .chain([last(port.into())])
+        .collect();
+    let count = words.len();
+    let words = words.try_into().ok();
+    words.with_context(|| format!("{count} words of {socket}, not {N}"))
 }
 
 const fn ether_type(course: &Course) -> &'static [u8] {

@@ -1,28 +1,25 @@
 //! 10 000 Services of 10 endpoints in each family: how long until the kernel has them, what they
 //! take, how long one change takes, and what twice as many cost; then likewise through an API server.
+//! And a million flows, and the tables by which backends are chosen.
 //!
 //! Seconds of the processor are what the agent itself took, so that they say little about what else
 //! the machine did; seconds without that word are by the clock on the wall.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_agent::{
-    dataplane::{layout::Table, tables::WordReader},
-    settings::Sizes,
-};
+use lb_agent::dataplane::{layout::Table, tables::WordReader};
 
 mod api;
+mod conntrack;
+mod maglev;
 
 use super::{
-    Options,
+    Options, bars,
     manifests::{ENDPOINTS, Format, Manifests},
     node::{Node, Start, time_until},
     report::{Figure, Report},
+    sizes,
 };
 use crate::{clock, scenario::to_f64};
 
@@ -38,6 +35,9 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     } else {
         (SERVICES, CHANGES)
     };
+    maglev::run(options, report)?;
+    conntrack::run(options, report)?;
+    noise(options, services / 10, report)?;
     let directory = tempfile::tempdir().context("make a directory for manifests")?;
     let case = name(services);
     report.say("  memory of the agent is looked at every 10 ms, so shorter peaks are missed");
@@ -53,14 +53,14 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     times(&format!("{case}, cold"), &start, None, report);
     tables(&case, &node, report)?;
     memory(&format!("{case}, cold"), start.peak, &node, report)?;
-    let peak = changes(&case, (services, count), &node, &manifests, report)?;
-    memory(&format!("{case}, changes"), peak, &node, report)?;
+    let changed = changes(&case, (services, count), (&node, &manifests), None, report)?;
+    memory(&format!("{case}, changes"), changed.peak, &node, report)?;
     node.stop()?;
     let again = node.start(&manifests.directory)?;
     times(&format!("{case}, restart"), &again, Some(&start), report);
     memory(&format!("{case}, restart"), again.peak, &node, report)?;
     node.finish()?;
-    twice(services, &start, report)?;
+    twice((services, count), &start, &changed, report)?;
     if !options.is_smoke {
         let yaml = cold_start(directory.path(), Format::Yaml, services)?;
         times(&format!("{case}, YAML"), &yaml, Some(&start), report);
@@ -68,35 +68,66 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     api::run(options, report)
 }
 
-/// A cold start of twice the cluster, in tables of twice the size.
-fn twice(services: u32, once: &Start, report: &mut Report) -> Result<()> {
+/// The same cold start of two agents in turn: the noise.
+fn noise(options: &Options, services: u32, report: &mut Report) -> Result<()> {
+    let rounds = if options.is_smoke { 1 } else { 5 };
     let directory = tempfile::tempdir().context("make a directory for manifests")?;
-    let manifests = Manifests::write(directory.path(), Format::Json, services * 2)?;
-    let config = doubled(directory.path())?;
-    let mut node = Node::new(directory.path(), Some(config))?;
-    let start = node.start(&manifests.directory)?;
-    let case = format!("{}, cold", name(services * 2));
-    times(&case, &start, Some(once), report);
-    let now = node.memory()?;
-    let figure = Figure::new(PEAK, "MiB").beside("once", mebibytes(once.peak));
-    report.add(&case, figure, &[mebibytes(start.peak.max(now.anonymous))]);
-    node.finish()
+    let manifests = Manifests::write(directory.path(), Format::Json, services)?;
+    let mut starts = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        for turn in 0..starts.len() {
+            let mut node = Node::new(directory.path(), None)?;
+            let position = (turn + round) % starts.len();
+            starts[position].push(node.start(&manifests.directory)?);
+            node.finish()?;
+        }
+    }
+    let case = format!("A/A, {}, cold", name(services));
+    for (metric, of) in NOISE {
+        let [first, second] = starts
+            .each_ref()
+            .map(|all| -> Vec<f64> { all.iter().map(of).collect() });
+        let figure = Figure::new(metric, "s");
+        report.add_pairs(&case, figure, &second, ("itself", &first));
+    }
+    Ok(())
 }
 
-/// Settings with twice the default sizes of what a cluster's size matters to.
-fn doubled(directory: &Path) -> Result<PathBuf> {
-    let path = directory.join("settings.yaml");
-    let sizes = Sizes::default();
-    let text = format!(
-        "apiVersion: steerage.dev/v1alpha1\nkind: SteerageConfiguration\nsizes:\n  frontends: {}\n  \
-         services: {}\n  arenaWords: {}\n  backends: {}\n",
-        sizes.frontends * 2,
-        sizes.services * 2,
-        sizes.arena_words * 2,
-        sizes.backends * 2,
-    );
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    Ok(path)
+/// Something of a start.
+type OfStart = (&'static str, fn(&Start) -> f64);
+
+/// What is looked at for the noise.
+const NOISE: [OfStart; 2] = [
+    ("objects parsed to maps complete", |start| {
+        start.programmed.as_secs_f64()
+    }),
+    ("start in all, processor", |start| {
+        start.processor.as_secs_f64()
+    }),
+];
+
+/// A cold start of twice the cluster, in tables of twice the size, and what one change costs there.
+fn twice(
+    (services, count): (u32, u32),
+    once: &Start,
+    changed: &Changed,
+    report: &mut Report,
+) -> Result<()> {
+    let directory = tempfile::tempdir().context("make a directory for manifests")?;
+    let manifests = Manifests::write(directory.path(), Format::Json, services * 2)?;
+    let doubled = sizes::doubled(&sizes::for_services(services));
+    let config = sizes::write(directory.path(), &doubled, "")?;
+    let mut node = Node::new(directory.path(), Some(config))?;
+    let start = node.start(&manifests.directory)?;
+    let case = name(services * 2);
+    let cold = format!("{case}, cold");
+    times(&cold, &start, Some(once), report);
+    let now = node.memory()?;
+    let figure = Figure::new(PEAK, "MiB").beside("once", mebibytes(once.peak));
+    report.add(&cold, figure, &[mebibytes(start.peak.max(now.anonymous))]);
+    let effort = (services * 2, count.div_ceil(2));
+    changes(&case, effort, (&node, &manifests), Some(changed), report)?;
+    node.finish()
 }
 
 fn name(services: u32) -> String {
@@ -176,7 +207,7 @@ fn tables(case: &str, node: &Node, report: &mut Report) -> Result<()> {
         let figure = Figure::new(table.name(), "MiB");
         report.add(case, figure, &[sum(&[table])?]);
     }
-    let figure = Figure::new("maps of services and backends, in all", "MiB").at_most(64.0);
+    let figure = Figure::new("maps of services and backends, in all", "MiB").at_most(bars::TABLES);
     report.add(case, figure, &[sum(&others)?]);
     let figure = Figure::new("maps of flows", "MiB");
     report.add(case, figure, &[sum(&flows)?]);
@@ -188,7 +219,7 @@ const PEAK: &str = "agent's own memory, peak";
 
 fn memory(case: &str, peak: u64, node: &Node, report: &mut Report) -> Result<()> {
     let now = node.memory()?;
-    let figure = Figure::new(PEAK, "MiB").at_most(100.0);
+    let figure = Figure::new(PEAK, "MiB").at_most(bars::AGENT);
     report.add(case, figure, &[mebibytes(peak.max(now.anonymous))]);
     let figure = Figure::new("agent's own memory, afterwards", "MiB");
     report.add(case, figure, &[mebibytes(now.anonymous)]);
@@ -197,14 +228,24 @@ fn memory(case: &str, peak: u64, node: &Node, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-/// Moves one endpoint, again and again; returns the most memory seen in between.
+/// What changes came to.
+struct Changed {
+    /// The most memory that was seen in between, in KiB.
+    peak: u64,
+    /// Milliseconds until the maps were written, of the middle one.
+    written: f64,
+    /// Milliseconds of processor for each.
+    processor: f64,
+}
+
+/// Moves one endpoint, again and again; `once` is what it came to in a cluster of half the size.
 fn changes(
     case: &str,
     (services, count): (u32, u32),
-    node: &Node,
-    manifests: &Manifests,
+    (node, manifests): (&Node, &Manifests),
+    once: Option<&Changed>,
     report: &mut Report,
-) -> Result<u64> {
+) -> Result<Changed> {
     let table = WordReader::open(&node.paths(), Table::Services)?;
     let (mut writing, mut seen, mut peak) = (Vec::new(), Vec::new(), 0);
     let processor = node.processor()?;
@@ -223,18 +264,29 @@ fn changes(
     }
     let case = format!("{case}, 1 endpoint");
     ensure!(writing.len() == seen.len(), "as many changes as answers");
-    let figure = Figure::new("change parsed to maps written, p50", "ms").at_most(1.0);
-    report.add(&case, figure, &writing);
-    let figure = Figure::new("change parsed to maps written, p99", "ms").at_most(10.0);
+    let mut figure =
+        Figure::new("change parsed to maps written, p50", "ms").at_most(bars::CHANGE_P50);
+    if let Some(once) = once {
+        figure = figure.beside("once", once.written);
+    }
+    let written = report.add(&case, figure, &writing);
+    let figure = Figure::new("change parsed to maps written, p99", "ms").at_most(bars::CHANGE_P99);
     report.add(&case, figure, &[percentile(&writing, 99)]);
     report
         .say("  of the next figure 100 ms are the quiet the directory is given before it is read");
     let figure = Figure::new("file renamed to map changed", "ms");
     report.add(&case, figure, &seen);
-    let figure = Figure::new("processor for a change, parse and names included", "ms");
+    let mut figure = Figure::new("processor for a change, parse and names included", "ms");
+    if let Some(once) = once {
+        figure = figure.beside("once", once.processor);
+    }
     let taken = milliseconds(node.processor()?.saturating_sub(processor));
-    report.add(&case, figure, &[taken / f64::from(count)]);
-    Ok(peak)
+    let processor = report.add(&case, figure, &[taken / f64::from(count)]);
+    Ok(Changed {
+        peak,
+        written,
+        processor,
+    })
 }
 
 /// The smallest sample that so many of a hundred do not exceed.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -13,9 +13,15 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::{server::QUESTION, site::Site};
+use super::{
+    server::QUESTION,
+    site::Site,
+    way::{Target, Way},
+};
 use crate::{clock, scenario::to_f64};
 
+/// How long a client waits for the first answer of a site that was just made, each time it asks.
+const FIRST_PATIENCE: Duration = Duration::from_millis(200);
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a datagram.
@@ -43,8 +49,8 @@ pub(super) struct Effort {
     pub(super) time: Duration,
 }
 
-/// What one round came to.
-#[derive(Clone, Copy, Debug, Default)]
+/// What one round came to; on a way of datagrams the others are no numbers.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Figures {
     /// Microseconds until a connection is there, the middle one.
     pub(super) connect_p50: f64,
@@ -64,16 +70,38 @@ pub(super) struct Figures {
     pub(super) bulk: f64,
 }
 
-/// One round.
-pub(super) fn round(site: &Site, effort: Effort) -> Result<Figures> {
-    let mut figures = Figures::default();
-    let (address, ports) = (site.dialled, site.ports);
-    let dialled = SocketAddrV4::new(address, ports.greet);
+impl Figures {
+    const NONE: Self = Self {
+        connect_p50: f64::NAN,
+        connect_p99: f64::NAN,
+        alone: f64::NAN,
+        sixteen: f64::NAN,
+        exchanges: f64::NAN,
+        datagrams: f64::NAN,
+        processor: f64::NAN,
+        bulk: f64::NAN,
+    };
+}
+
+/// One round on one way.
+pub(super) fn round(site: &Site, way: Way, effort: Effort) -> Result<Figures> {
+    let mut figures = Figures::NONE;
+    let target = way.target(site.contender);
+    let client = Client {
+        site,
+        way,
+        target,
+        time: effort.time,
+    };
+    (figures.datagrams, figures.processor) = client.datagrams()?;
+    if way.is_of_datagrams() {
+        return Ok(figures);
+    }
     let mut times = Vec::new();
-    let took = site.client.run(|| {
+    let took = client.run(|| {
         let began = clock::now();
         for _ in 0..effort.connections {
-            times.push(connection(dialled)?);
+            times.push(client.connection()?);
         }
         Ok(began.elapsed())
     })?;
@@ -82,123 +110,175 @@ pub(super) fn round(site: &Site, effort: Effort) -> Result<Figures> {
     figures.connect_p50 = position(50).context("no connection")?;
     figures.connect_p99 = position(99).context("no connection")?;
     figures.alone = f64::from(effort.connections) / took.as_secs_f64();
-    figures.sixteen = sixteen(site, dialled, effort.connections)?;
-    figures.exchanges = exchanges(site, SocketAddrV4::new(address, ports.echo), effort.time)?;
-    (figures.datagrams, figures.processor) = datagrams(site, dialled, effort.time)?;
-    figures.bulk = bulk(site, SocketAddrV4::new(address, ports.sink), effort.time)?;
+    figures.sixteen = client.sixteen(effort.connections)?;
+    figures.exchanges = client.exchanges()?;
+    figures.bulk = client.bulk()?;
     Ok(figures)
 }
 
-/// One connection, to its greeting: microseconds until it was there.
-fn connection(dialled: SocketAddrV4) -> Result<f64> {
-    let began = clock::now();
-    let mut stream = TcpStream::connect(dialled)?;
-    let took = began.elapsed();
-    let mut number = [0];
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.read_exact(&mut number).context("no greeting")?;
-    ensure!(matches!(number, [1 | 2]), "{number:?} answered");
-    // A reset: no port waits a minute for its next use.
-    set_socket_linger(&stream, Some(Duration::ZERO))?;
-    Ok(took.as_secs_f64() * 1e6)
-}
-
-fn sixteen(site: &Site, dialled: SocketAddrV4, connections: u32) -> Result<f64> {
-    const CLIENTS: u32 = 16;
-    let each = (connections / CLIENTS * 2).max(1);
-    let began = clock::now();
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(move || {
-                    site.client
-                        .run(|| (0..each).try_for_each(|_| connection(dialled).map(drop)))
-                })
-            })
-            .collect();
-        clients.into_iter().try_for_each(|client| {
-            client
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Waits until somebody answers on this way: devices and addresses are noticed a little after rules
+/// are complete.
+pub(super) fn await_answer(site: &Site, way: Way) -> Result<()> {
+    let target = way.target(site.contender);
+    let what = format!("an answer to {} by {way:?}", site.contender.name());
+    site.client(way).run(|| {
+        clock::eventually(&what, PATIENCE, || {
+            let socket = connected(target)?;
+            socket.set_read_timeout(Some(FIRST_PATIENCE))?;
+            // Refused or lost: it is asked again.
+            let is_answered = socket.send(&[QUESTION]).is_ok() && socket.recv(&mut [0]).is_ok();
+            Ok(is_answered.then_some(()))
         })
-    })?;
-    Ok(f64::from(each * CLIENTS) / began.elapsed().as_secs_f64())
-}
-
-fn exchanges(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<f64> {
-    site.client.run(|| {
-        let mut stream = TcpStream::connect(dialled)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut count = 0_u8;
-        let mut exchanges = 0_u64;
-        let began = clock::now();
-        while began.elapsed() < time {
-            count = count.wrapping_add(1);
-            stream.write_all(&[count])?;
-            let mut byte = [0];
-            stream.read_exact(&mut byte).context("no answer")?;
-            ensure!(byte == [count], "another answer");
-            exchanges += 1;
-        }
-        Ok(to_f64(exchanges) / began.elapsed().as_secs_f64())
     })
 }
 
-/// Thousands of datagrams a second that arrived, and the processor's microseconds for each.
-fn datagrams(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<(f64, f64)> {
-    let arrived = || {
-        site.servers
-            .iter()
-            .map(super::server::Servers::datagrams)
-            .sum::<u64>()
+/// A socket for datagrams to the target.
+fn connected(target: Target) -> Result<UdpSocket> {
+    let any = match target.greet().ip() {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    site.client.run(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(dialled)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(&[QUESTION])?;
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(target.greet())?;
+    Ok(socket)
+}
+
+/// A client on a way.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    site: &'a Site,
+    way: Way,
+    target: Target,
+    time: Duration,
+}
+
+impl Client<'_> {
+    /// Does something where the client is.
+    fn run<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.site.client(self.way).run(action)
+    }
+
+    fn check(&self, number: [u8; 1]) -> Result<()> {
+        let [number] = number;
+        ensure!(
+            self.target.numbers.contains(&number),
+            "{number} answered, which is none of {:?}",
+            self.target.numbers
+        );
+        Ok(())
+    }
+
+    /// One connection, to its greeting: microseconds until it was there.
+    fn connection(&self) -> Result<f64> {
+        let began = clock::now();
+        let mut stream = TcpStream::connect(self.target.greet())?;
+        let took = began.elapsed();
         let mut number = [0];
-        socket.recv(&mut number).context("no answer by UDP")?;
-        ensure!(matches!(number, [1 | 2]), "{number:?} answered");
-        let payload = [0; DATAGRAM];
-        let before = arrived();
-        let (processor, began) = (process_time(), clock::now());
-        while began.elapsed() < time {
-            for _ in 0..BATCH {
-                socket.send(&payload)?;
-            }
-        }
-        let took = began.elapsed().as_secs_f64();
-        let arrived = to_f64(arrived() - before);
-        ensure!(arrived > 0.0, "no datagram arrived");
-        let processor = (process_time() - processor) * 1e6;
-        Ok((arrived / took / 1000.0, processor / arrived))
-    })
-}
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut number).context("no greeting")?;
+        self.check(number)?;
+        // A reset: no port waits a minute for its next use.
+        set_socket_linger(&stream, Some(Duration::ZERO))?;
+        Ok(took.as_secs_f64() * 1e6)
+    }
 
-fn bulk(site: &Site, dialled: SocketAddrV4, time: Duration) -> Result<f64> {
-    let arrived = || {
-        site.servers
-            .iter()
-            .map(super::server::Servers::bytes)
-            .sum::<u64>()
-    };
-    site.client.run(|| {
-        let mut stream = TcpStream::connect(dialled)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let chunk = vec![0; 128 << 10];
-        let before = arrived();
+    fn sixteen(&self, connections: u32) -> Result<f64> {
+        const CLIENTS: u32 = 16;
+        let each = (connections / CLIENTS * 2).max(1);
         let began = clock::now();
-        while began.elapsed() < time {
-            stream.write_all(&chunk)?;
-        }
-        let took = began.elapsed().as_secs_f64();
-        // In kibibytes, of which a 32-bit count holds more than any second brings.
-        let kibibytes = to_f64((arrived() - before) >> 10);
-        ensure!(kibibytes > 0.0, "nothing arrived");
-        Ok(kibibytes * 1024.0 * 8.0 / took / 1e9)
-    })
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        self.run(|| (0..each).try_for_each(|_| self.connection().map(drop)))
+                    })
+                })
+                .collect();
+            clients.into_iter().try_for_each(|client| {
+                client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+        Ok(f64::from(each * CLIENTS) / began.elapsed().as_secs_f64())
+    }
+
+    fn exchanges(&self) -> Result<f64> {
+        self.run(|| {
+            let mut stream = TcpStream::connect(self.target.echo())?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut count = 0_u8;
+            let mut exchanges = 0_u64;
+            let began = clock::now();
+            while began.elapsed() < self.time {
+                count = count.wrapping_add(1);
+                stream.write_all(&[count])?;
+                let mut byte = [0];
+                stream.read_exact(&mut byte).context("no answer")?;
+                ensure!(byte == [count], "another answer");
+                exchanges += 1;
+            }
+            Ok(to_f64(exchanges) / began.elapsed().as_secs_f64())
+        })
+    }
+
+    /// Thousands of datagrams a second that arrived, and the processor's microseconds for each.
+    fn datagrams(&self) -> Result<(f64, f64)> {
+        let arrived = || {
+            self.site
+                .servers
+                .iter()
+                .map(super::server::Servers::datagrams)
+                .sum::<u64>()
+        };
+        self.run(|| {
+            let socket = connected(self.target)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send(&[QUESTION])?;
+            let mut number = [0];
+            socket.recv(&mut number).context("no answer by UDP")?;
+            self.check(number)?;
+            let payload = [0; DATAGRAM];
+            let before = arrived();
+            let (processor, began) = (process_time(), clock::now());
+            while began.elapsed() < self.time {
+                for _ in 0..BATCH {
+                    socket.send(&payload)?;
+                }
+            }
+            let took = began.elapsed().as_secs_f64();
+            let arrived = to_f64(arrived() - before);
+            ensure!(arrived > 0.0, "no datagram arrived");
+            let processor = (process_time() - processor) * 1e6;
+            Ok((arrived / took / 1000.0, processor / arrived))
+        })
+    }
+
+    fn bulk(&self) -> Result<f64> {
+        let arrived = || {
+            self.site
+                .servers
+                .iter()
+                .map(super::server::Servers::bytes)
+                .sum::<u64>()
+        };
+        self.run(|| {
+            let mut stream = TcpStream::connect(self.target.sink())?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            let chunk = vec![0; 128 << 10];
+            let before = arrived();
+            let began = clock::now();
+            while began.elapsed() < self.time {
+                stream.write_all(&chunk)?;
+            }
+            let took = began.elapsed().as_secs_f64();
+            // In kibibytes, of which a 32-bit count holds more than any second brings.
+            let kibibytes = to_f64((arrived() - before) >> 10);
+            ensure!(kibibytes > 0.0, "nothing arrived");
+            Ok(kibibytes * 1024.0 * 8.0 / took / 1e9)
+        })
+    }
 }
 
 /// Seconds that all threads of this process have run.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -45,8 +45,9 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Starts them inside `namespace`; all are listening afterwards.
-    pub(super) fn start(namespace: &Namespace, number: u8) -> Result<Self> {
+    /// Starts them inside `namespace`; all are listening afterwards. Over IPv6, at this address, only
+    /// datagrams are counted.
+    pub(super) fn start(namespace: &Namespace, number: u8, v6: Ipv6Addr) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let sockets = namespace.run(|| {
             let any = Ipv4Addr::UNSPECIFIED;
@@ -55,13 +56,18 @@ impl Servers {
                 set_socket_timeout(&listener, Timeout::Recv, Some(PAUSE))?;
                 Ok(listener)
             };
-            let udp = UdpSocket::bind((any, GREET))?;
-            set_socket_timeout(&udp, Timeout::Recv, Some(PAUSE))?;
+            let udp = |address: IpAddr| -> Result<UdpSocket> {
+                let socket = UdpSocket::bind((address, GREET))?;
+                set_socket_timeout(&socket, Timeout::Recv, Some(PAUSE))?;
+                Ok(socket)
+            };
+            let udp = [udp(any.into())?, udp(v6.into())?];
             Ok((listen(GREET)?, listen(ECHO)?, listen(SINK)?, udp))
         });
-        let (greet, echo, sink, udp) = sockets.context("open a backend's sockets")?;
+        let (greet, echo, sink, [udp, udp_v6]) = sockets.context("open a backend's sockets")?;
         let share = || Arc::clone(&shared);
-        let (greeter, echoer, sinker, counter) = (share(), share(), share(), share());
+        let (greeter, echoer, sinker) = (share(), share(), share());
+        let (counter, counter_v6) = (share(), share());
         let threads = vec![
             namespace.spawn(move || {
                 accept(&greeter, &greet, |mut stream| stream.write_all(&[number]));
@@ -77,6 +83,10 @@ impl Servers {
             })?,
             namespace.spawn(move || {
                 count(&counter, &udp, number);
+                Ok(())
+            })?,
+            namespace.spawn(move || {
+                count(&counter_v6, &udp_v6, number);
                 Ok(())
             })?,
         ];

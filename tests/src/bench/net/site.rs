@@ -1,44 +1,71 @@
-//! A site: a client, a node and two backends, each a namespace, with nothing between them but what is
-//! measured.
+//! A site: a client, a node and two backends, another node with two, and a client outside, each a
+//! namespace, with nothing between them but what is measured.
 //!
 //! ```text
-//!   client ─ veth ─┐
-//!                  node (routes, one /32 a pod, as Calico does)
-//! backends ─ veth ─┘
+//!   client ─ veth ─┐                  ┌─ veth ─ remote backends
+//!                  node ══ VXLAN ══ peer
+//! backends ─ veth ─┤    over a veth
+//!  outside ─ veth ─┘
 //! ```
 //!
-//! Neighbours are written down, no firewall is there and no connection is tracked unless a
-//! contender's rules ask for it.
+//! Pods have a /32 route each, as Calico makes them, and an MTU that fits the tunnel. The peer reaches
+//! the client outside through the node, so that direct is symmetric as all others are. Neighbours are
+//! written down, no firewall is there and no connection is tracked unless a contender's rules ask for
+//! it.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    client::Ports,
-    rules::{self, Rules},
-    server::{ECHO, GREET, SINK, Servers},
+    manifest,
+    ours::{OurPath, PATHS},
+    rules::Rules,
+    server::Servers,
+    way::{CLIENT, LOCAL, Pair, REMOTE, Way},
 };
 use crate::{
     bench::{
         manifests::{Format, Manifests},
         node::Node,
+        sizes,
     },
-    command::{self, ip},
+    command::{self, await_device, ip},
     ns::{self, Namespace},
 };
 
-/// The Service that is dialled.
-pub(super) const DIALLED: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// Its endpoints.
-pub(super) const BACKENDS: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(10, 244, 1, 11), Ipv4Addr::new(10, 244, 1, 12)];
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
-/// The gateway of every pod: an address that nobody has.
-const GATEWAY: &str = "169.254.1.1";
+/// The node's address towards the client outside, at which it has node ports.
+pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The client outside.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The gateways of every pod: addresses that nobody has.
+const GATEWAYS: Pair = Pair(
+    Ipv4Addr::new(169, 254, 1, 1),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0x101),
+);
+/// Both ends of the tunnel below it, and above.
+const UNDERLAY: [&str; 2] = ["192.168.7.1", "192.168.7.2"];
+const TUNNEL: [&str; 2] = ["10.244.1.0", "10.244.2.0"];
+const TUNNEL_MACS: [&str; 2] = ["02:00:00:00:f1:01", "02:00:00:00:f1:02"];
+
+/// Of every namespace before it has a device: it forwards, filters no sources, and waits for nothing.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv6/conf/default/forwarding", "1"),
+];
 
 /// Who carries the client's packets.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Contender {
     /// Nobody: the client dials a backend.
     Direct,
@@ -48,19 +75,24 @@ pub(super) enum Contender {
     Nftables,
     /// kube-proxy's iptables rules.
     Iptables,
-    /// Our programs, by tc.
-    Tc,
+    /// Our programs, by one of their paths.
+    Ours(&'static OurPath),
 }
 
 impl Contender {
-    /// All of them.
-    pub(super) const ALL: [Self; 5] = [
-        Self::Direct,
-        Self::DirectAgain,
-        Self::Nftables,
-        Self::Iptables,
-        Self::Tc,
-    ];
+    /// Those that take part with so many services: iptables, searched from the top, up to 10 000.
+    pub(super) fn all(services: u32) -> Vec<Self> {
+        let theirs = [
+            Self::Direct,
+            Self::DirectAgain,
+            Self::Nftables,
+            Self::Iptables,
+        ];
+        let theirs = theirs
+            .into_iter()
+            .filter(|it| *it != Self::Iptables || services <= 10_000);
+        theirs.chain(PATHS.iter().map(Self::Ours)).collect()
+    }
 
     /// How reports call it.
     pub(super) const fn name(self) -> &'static str {
@@ -69,11 +101,12 @@ impl Contender {
             Self::DirectAgain => "direct again",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
-            Self::Tc => "steerage, tc",
+            Self::Ours(path) => path.name,
         }
     }
 
-    const fn is_direct(self) -> bool {
+    /// Whether a backend itself is dialled.
+    pub(super) const fn is_direct(self) -> bool {
         matches!(self, Self::Direct | Self::DirectAgain)
     }
 }
@@ -82,17 +115,13 @@ impl Contender {
 pub(super) struct Site {
     /// Whose it is.
     pub(super) contender: Contender,
-    /// What the client dials.
-    pub(super) dialled: Ipv4Addr,
-    /// And the ports.
-    pub(super) ports: Ports,
-    /// Where the client is.
-    pub(super) client: Namespace,
     /// What the backends run.
     pub(super) servers: Vec<Servers>,
+    client: Namespace,
+    outside: Namespace,
     // Dropped before the node's namespace: agent first, devices with their namespaces.
     agent: Option<Node>,
-    _backends: Vec<Namespace>,
+    _others: Vec<Namespace>,
     _node: Option<Namespace>,
 }
 
@@ -105,65 +134,58 @@ impl Site {
             std::process::id(),
             contender.name().replace([' ', ',', '-'], "")
         );
-        let mut agent = None;
-        let mut own = None;
         let manifests = directory.join(&prefix);
-        if contender == Contender::Tc {
+        let (mut agent, mut own) = (None, None);
+        if let Contender::Ours(path) = contender {
             std::fs::create_dir(&manifests)?;
-            agent = Some(Node::new(&manifests, None)?);
+            let settings = sizes::write(&manifests, &sizes::for_services(services), path.settings)?;
+            agent = Some(Node::new(&manifests, Some(settings))?);
         } else {
             own = Some(Namespace::create(format!("{prefix}-node"))?);
         }
         let node = agent.as_ref().map(Node::namespace).or(own.as_ref());
         let node = node.context("every site has a node")?;
-        node.sysctl(&[("net/ipv4/ip_forward", "1")])?;
-        let client = pod(node, &prefix, "client", CLIENT, 1)?;
-        let mut backends = Vec::new();
-        let mut servers = Vec::new();
-        for (address, number) in BACKENDS.into_iter().zip(1_u8..) {
-            let backend = pod(node, &prefix, &format!("b{number}"), address, number + 1)?;
-            servers.push(Servers::start(&backend, number)?);
-            backends.push(backend);
-        }
-        client.sysctl(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
-        match contender {
-            Contender::Direct | Contender::DirectAgain | Contender::Tc => {}
-            Contender::Nftables => {
-                let rules = Rules { services }.nftables();
-                command::run(node.command("nft")?.args(["-f", "-"]), &rules)?;
-            }
-            Contender::Iptables => {
-                let rules = Rules { services }.iptables();
-                command::run(&mut node.command("iptables-legacy-restore")?, &rules)?;
+        let peer = make(&prefix, "peer")?;
+        let outside = make(&prefix, "outside")?;
+        node.sysctl(SYSCTLS)?;
+        connect(node, &peer, &outside)?;
+        let client = pod(node, &prefix, "client", CLIENT)?;
+        let (mut others, mut servers) = (Vec::new(), Vec::new());
+        for (host, backends) in [(node, LOCAL), (&peer, REMOTE)] {
+            for (address, number) in backends.endpoints.into_iter().zip(backends.first_number..) {
+                let backend = pod(host, &prefix, &format!("b{number}"), address)?;
+                servers.push(Servers::start(&backend, number, address.1)?);
+                others.push(backend);
             }
         }
+        others.push(peer);
+        for namespace in [&client, &outside] {
+            namespace.sysctl(&[("net/ipv4/ip_local_port_range", "1024 65535")])?;
+        }
+        rules(contender, services, node)?;
         if let Some(agent) = &mut agent {
             let others = Manifests::write(&manifests, Format::Json, services.saturating_sub(1))?;
-            rules::write_manifest(&others.directory)?;
+            manifest::write(&others.directory)?;
             agent.start(&others.directory)?;
         }
         Ok(Self {
             contender,
-            dialled: if contender.is_direct() {
-                BACKENDS[0]
-            } else {
-                DIALLED
-            },
-            ports: if contender.is_direct() {
-                Ports {
-                    greet: GREET,
-                    echo: ECHO,
-                    sink: SINK,
-                }
-            } else {
-                rules::PORTS
-            },
-            client,
             servers,
+            client,
+            outside,
             agent,
-            _backends: backends,
+            _others: others,
             _node: own,
         })
+    }
+
+    /// Where the client of a way is.
+    pub(super) const fn client(&self, way: Way) -> &Namespace {
+        if way.is_from_outside() {
+            &self.outside
+        } else {
+            &self.client
+        }
     }
 
     /// Ends it, and says if something of the agent's is left.
@@ -172,27 +194,124 @@ impl Site {
     }
 }
 
+/// Loads the kernel's own rules, where a contender has such.
+fn rules(contender: Contender, services: u32, node: &Namespace) -> Result<()> {
+    let v4 = Rules {
+        services,
+        is_v6: false,
+    };
+    match contender {
+        Contender::Direct | Contender::DirectAgain | Contender::Ours(_) => {}
+        Contender::Nftables => {
+            command::run(node.command("nft")?.args(["-f", "-"]), &v4.nftables())?;
+            if Way::LocalV6.is_measured(services) {
+                let v6 = Rules { is_v6: true, ..v4 };
+                command::run(node.command("nft")?.args(["-f", "-"]), &v6.nftables())?;
+            }
+        }
+        Contender::Iptables => {
+            command::run(
+                &mut node.command("iptables-legacy-restore")?,
+                &v4.iptables(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn make(prefix: &str, name: &str) -> Result<Namespace> {
+    let namespace = Namespace::create(format!("{prefix}-{name}"))?;
+    namespace.sysctl(SYSCTLS)?;
+    Ok(namespace)
+}
+
+/// Connects the node with its peer by a tunnel, and with the client outside.
+fn connect(node: &Namespace, peer: &Namespace, outside: &Namespace) -> Result<()> {
+    let (wire, beyond) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
+    ip(
+        node.name(),
+        &format!(
+            "link set lo up\n\
+             link add under type veth peer name under netns {peer}\n\
+             link set under up\n\
+             addr add {own}/24 dev under\n\
+             route add 0.0.0.0/0 via {other}\n\
+             link add out address {wire} type veth peer name eth0 address {beyond} netns {outside}\n\
+             link set out up\n\
+             addr add {NODE}/24 dev out\n\
+             neigh add {OUTSIDE} lladdr {beyond} dev out nud permanent\n",
+            peer = peer.name(),
+            outside = outside.name(),
+            own = UNDERLAY[0],
+            other = UNDERLAY[1],
+        ),
+    )?;
+    ip(
+        outside.name(),
+        &format!(
+            "link set lo up\n\
+             link set eth0 mtu 1450 up\n\
+             addr add {OUTSIDE}/24 dev eth0\n\
+             neigh add {NODE} lladdr {wire} dev eth0 nud permanent\n\
+             route add 0.0.0.0/0 via {NODE} dev eth0\n"
+        ),
+    )?;
+    ip(
+        peer.name(),
+        &format!(
+            "link set lo up\n\
+             link set under up\n\
+             addr add {}/24 dev under\n",
+            UNDERLAY[1]
+        ),
+    )?;
+    tunnel(node, [0, 1], "")?;
+    let back = format!("route add 192.0.2.0/24 via {} dev vx onlink\n", TUNNEL[0]);
+    tunnel(peer, [1, 0], &back)?;
+    for (namespace, device) in [(node, "under"), (node, "out"), (outside, "eth0")] {
+        await_device(namespace.name(), device)?;
+    }
+    await_device(peer.name(), "under")
+}
+
+/// One end of the tunnel, `own`, and the route to the pods at the other one.
+fn tunnel(namespace: &Namespace, [own, other]: [usize; 2], routes: &str) -> Result<()> {
+    let (mac, other_mac) = (TUNNEL_MACS[own], TUNNEL_MACS[other]);
+    let (local, remote) = (UNDERLAY[own], UNDERLAY[other]);
+    let (address, gateway) = (TUNNEL[own], TUNNEL[other]);
+    ip(
+        namespace.name(),
+        &format!(
+            "link add vx address {mac} mtu 1450 type vxlan id 1 local {local} remote {remote} \
+             dev under dstport 8472 nolearning\n\
+             link set vx up\n\
+             addr add {address}/32 dev vx\n\
+             neigh add {gateway} lladdr {other_mac} dev vx nud permanent\n\
+             route add {gateway}/24 via {gateway} dev vx onlink\n{routes}"
+        ),
+    )
+    .map(drop)
+}
+
 /// A namespace with one device, connected by routes.
-fn pod(
-    node: &Namespace,
-    prefix: &str,
-    name: &str,
-    address: Ipv4Addr,
-    number: u8,
-) -> Result<Namespace> {
-    let pod = Namespace::create(format!("{prefix}-{name}"))?;
+fn pod(node: &Namespace, prefix: &str, name: &str, address: Pair) -> Result<Namespace> {
+    let pod = make(prefix, name)?;
+    let [.., number] = address.0.octets();
     let (own, host) = (
         format!("02:00:00:00:01:{number:02x}"),
         format!("02:00:00:00:02:{number:02x}"),
     );
     let ns = pod.name();
+    let (Pair(v4, v6), Pair(gateway_v4, gateway_v6)) = (address, GATEWAYS);
     ip(
         node.name(),
         &format!(
-            "link add v-{name} address {host} type veth peer name eth0 address {own} netns {ns}\n\
+            "link add v-{name} address {host} mtu 1450 type veth peer name eth0 address {own} mtu 1450 netns {ns}\n\
              link set v-{name} up\n\
-             route add {address}/32 dev v-{name} scope link\n\
-             neigh add {address} lladdr {own} dev v-{name} nud permanent\n"
+             route add {v4}/32 dev v-{name} scope link\n\
+             neigh add {v4} lladdr {own} dev v-{name} nud permanent\n\
+             route add {v6}/128 dev v-{name}\n\
+             neigh add {v6} lladdr {own} dev v-{name} nud permanent\n"
         ),
     )?;
     ip(
@@ -200,12 +319,15 @@ fn pod(
         &format!(
             "link set lo up\n\
              link set eth0 up\n\
-             addr add {address}/32 dev eth0\n\
-             route add {GATEWAY} dev eth0 scope link\n\
-             neigh add {GATEWAY} lladdr {host} dev eth0 nud permanent\n\
-             route add 0.0.0.0/0 via {GATEWAY} dev eth0\n"
+             addr add {v4}/32 dev eth0\n\
+             route add {gateway_v4} dev eth0 scope link\n\
+             neigh add {gateway_v4} lladdr {host} dev eth0 nud permanent\n\
+             route add 0.0.0.0/0 via {gateway_v4} dev eth0\n\
+             addr add {v6}/128 dev eth0 nodad\n\
+             neigh add {gateway_v6} lladdr {host} dev eth0 nud permanent\n\
+             route add ::/0 via {gateway_v6} dev eth0\n"
         ),
     )?;
-    command::await_device(node.name(), &format!("v-{name}"))?;
+    await_device(node.name(), &format!("v-{name}"))?;
     Ok(pod)
 }

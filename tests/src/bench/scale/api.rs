@@ -11,7 +11,7 @@ use lb_agent::dataplane::{layout::Table, tables::WordReader};
 use serde_json::{Value, json};
 
 use super::super::{
-    Options,
+    Options, bars,
     node::{NAME, Node, Start, time_until},
     report::{Figure, Report},
 };
@@ -30,6 +30,8 @@ const LARGE_CHANGES: u32 = 30;
 struct Size {
     services: u32,
     more: u32,
+    /// Changes that are waited for.
+    single: u32,
     changes: u32,
     /// Slices of the large Service.
     slices: u32,
@@ -41,6 +43,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         Size {
             services: 100,
             more: 50,
+            single: 10,
             changes: 200,
             slices: 5,
         }
@@ -48,6 +51,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         Size {
             services: 10_000,
             more: 5_000,
+            single: 200,
             changes: 6_000,
             slices: 50,
         }
@@ -66,6 +70,7 @@ fn cluster(size: &Size, directory: &Path, report: &mut Report) -> Result<()> {
     times(&cold, &start, report);
     memory(&cold, start.peak, 120.0, &node, report)?;
 
+    single(size, &case(size.services), &node, &server, report)?;
     let table = WordReader::open(&node.paths(), Table::Services)?;
     let used = || table.copy().iter().filter(|word| **word != 0).count();
     let each = used() / usize::try_from(size.services)?;
@@ -83,6 +88,31 @@ fn cluster(size: &Size, directory: &Path, report: &mut Report) -> Result<()> {
     memory(&grow, 0, 180.0, &node, report)?;
     changes(size, &case(all), &node, &server, report)?;
     node.finish()
+}
+
+/// Changes one endpoint and waits until the agent has said how that went, again and again.
+fn single(
+    size: &Size,
+    case: &str,
+    node: &Node,
+    server: &ApiServer,
+    report: &mut Report,
+) -> Result<()> {
+    let mut writing = Vec::new();
+    for number in 1..=size.single {
+        let syncs = node.status().context("the agent has a status")?.syncs;
+        let index = size.services / (size.single + 1) * number;
+        // An endpoint that no other change here moves to: each of those has to show.
+        server.apply(&slice(index, number % 13 + 30))?;
+        writing.push(milliseconds(node.await_change(syncs)?));
+    }
+    let case = format!("{case}, 1 endpoint");
+    let figure = Figure::new("change received to maps written, p50", "ms");
+    report.add(&case, figure.at_most(bars::CHANGE_P50), &writing);
+    let figure = Figure::new("change received to maps written, p99", "ms");
+    let slowest = percentile(&writing, 99);
+    report.add(&case, figure.at_most(bars::CHANGE_P99), &[slowest]);
+    Ok(())
 }
 
 /// Changes one endpoint after another, each at its time.

@@ -1,0 +1,46 @@
+//! The paths of ours: how each is set, and what is asked of it. One that is new needs an entry here,
+//! and its line in the list of bars.
+
+use crate::bench::{bars, report::Bar};
+
+/// A path that our datapath takes packets by.
+#[derive(Debug, PartialEq)]
+pub(super) struct OurPath {
+    /// How reports call it.
+    pub(super) name: &'static str,
+    /// What of `SteerageConfiguration` makes the datapath take it: whole lines.
+    pub(super) settings: &'static str,
+    /// What is asked of it.
+    pub(super) bars: Bars,
+}
+
+/// What is asked of a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Bars {
+    /// Connecting, the middle one, to direct.
+    pub(super) connect: Option<Bar>,
+    /// Connections a second, to nftables.
+    pub(super) connections: Option<Bar>,
+    /// UDP packets a second, to nftables.
+    pub(super) datagrams: Option<Bar>,
+    /// UDP packets a second, to direct.
+    pub(super) datagrams_beside_direct: Option<Bar>,
+    /// UDP packets a second by a node port to another node, to nftables.
+    pub(super) node_port: Option<Bar>,
+    /// Bulk TCP, to direct.
+    pub(super) bulk: Option<Bar>,
+}
+
+/// All paths there are.
+pub(super) const PATHS: &[OurPath] = &[OurPath {
+    name: "steerage, tc",
+    settings: "",
+    bars: Bars {
+        connect: Some(bars::CONNECT_TC),
+        connections: Some(bars::CONNECTIONS_TC),
+        datagrams: Some(bars::UDP_TC),
+        datagrams_beside_direct: None,
+        node_port: None,
+        bulk: Some(bars::BULK),
+    },
+}];
