@@ -18,6 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::TempDir;
 
 use crate::{
     clock,
@@ -26,6 +27,8 @@ use crate::{
     ns::{self, Namespace},
 };
 
+/// Where files are kept in memory.
+const MEMORY_FILES: &str = "/dev/shm";
 /// How long an agent may take for anything, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// The Node of the agent.
@@ -67,14 +70,15 @@ pub(super) struct Node {
     program: Program,
     namespace: Namespace,
     pins: PathBuf,
-    state: PathBuf,
+    /// On a file system in memory, as `/run` of a node is.
+    state: TempDir,
     log: PathBuf,
     config: Option<PathBuf>,
     child: Option<Child>,
 }
 
 impl Node {
-    /// Makes the namespace; state and log are in `directory`.
+    /// Makes the namespace; the log is in `directory`.
     pub(super) fn new(directory: &Path, config: Option<PathBuf>) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         ns::sweep(Path::new(BPF_FS));
@@ -85,7 +89,8 @@ impl Node {
         Ok(Self {
             program: Program::find()?,
             pins: Path::new(BPF_FS).join(format!("{PIN_PREFIX}{name}")),
-            state: directory.join(format!("state-{number}")),
+            state: TempDir::with_prefix_in(ns::PREFIX, MEMORY_FILES)
+                .context("make a directory for an agent's state")?,
             log: directory.join(format!("log-{number}")),
             config,
             namespace,
@@ -123,7 +128,7 @@ impl Node {
         let arguments = [&["run", "--node-name", NAME], source].concat();
         let mut command =
             self.program
-                .command(&self.namespace, [&self.pins, &self.state], &arguments)?;
+                .command(&self.namespace, [&self.pins, self.state.path()], &arguments)?;
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
@@ -136,7 +141,7 @@ impl Node {
         let pid = child.id();
         let child = self.child.insert(child);
         let mut start = Start::default();
-        let (path, log) = (self.state.join(status::FILE_NAME), &self.log);
+        let (path, log) = (self.state.path().join(status::FILE_NAME), &self.log);
         clock::eventually_every(SAMPLING, "the first sync", PATIENCE, || {
             if let Some(status) = child.try_wait()? {
                 let log = fs::read_to_string(log).unwrap_or_default();
@@ -225,7 +230,7 @@ impl Node {
     }
 
     fn clean(&self) -> Result<()> {
-        let directories = [self.pins.as_path(), &self.state];
+        let directories = [self.pins.as_path(), self.state.path()];
         let mut command = self
             .program
             .command(&self.namespace, directories, &["cleanup"])?;
@@ -233,7 +238,7 @@ impl Node {
     }
 
     fn status_file(&self) -> PathBuf {
-        self.state.join(status::FILE_NAME)
+        self.state.path().join(status::FILE_NAME)
     }
 }
 
