@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Error, Result, bail};
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lb_agent::audit::compare::{Sides, compare};
 use lb_agent::audit::difference::Difference;
 use lb_agent::audit::picture::{Filters, Picture};
@@ -19,7 +18,7 @@ use lb_agent::plan::names::Names;
 use lb_agent::plan::{NodeView, ServiceView};
 use lb_agent::reconcile::audit::{Audit, AuditStep, Found};
 use lb_agent::reconcile::{Objects, Reconciler};
-use lb_agent::source::convert;
+use lb_agent::source::convert::{self, endpoint_slice::api::ApiSlice};
 use lb_agent::source::intern::Interner;
 use lb_agent::source::report::FieldProblem;
 use serde_json::Value;
@@ -219,7 +218,7 @@ impl Replica {
                 }
             }
             Resource::EndpointSlices => {
-                let object: EndpointSlice = serde_json::from_value(object)?;
+                let object: ApiSlice<String> = serde_json::from_value(object)?;
                 match convert::endpoint_slice::convert(&object, interner, notes)
                     .map_err(|problem| unread(&problem))?
                 {

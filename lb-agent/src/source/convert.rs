@@ -22,10 +22,21 @@ use crate::model::name::ObjectName;
 pub type Notes = Vec<FieldProblem>;
 
 fn object_name(metadata: &ObjectMeta, interner: &mut Interner) -> Result<ObjectName, FieldProblem> {
-    let name = cluster_name(metadata)?;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    checked_name((namespace, name), interner)
+}
+
+fn checked_name(
+    (namespace, name): (&str, &str),
+    interner: &mut Interner,
+) -> Result<ObjectName, FieldProblem> {
+    if name.is_empty() {
+        return Err(FieldProblem::new("metadata.name", Detail::MissingName));
+    }
     Ok(ObjectName {
-        namespace: interner.get(metadata.namespace.as_deref().unwrap_or_default()),
-        name: interner.get_nearby(&name),
+        namespace: interner.get(namespace),
+        name: interner.get_nearby(name),
     })
 }
 

@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::object::{Key, Object};
 use crate::model::event::Kind;
 use crate::model::name::ObjectName;
-use crate::source::convert::{Notes, endpoint_slice, node, service, service_cidr};
+use crate::source::convert::endpoint_slice::{self, api::ApiSlice};
+use crate::source::convert::{Notes, node, service, service_cidr};
 use crate::source::intern::Interner;
 use crate::source::report::{Detail, FieldProblem};
 
@@ -211,7 +212,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// An object as Kubernetes has it.
 pub(super) enum Typed {
     Service(Box<Service>),
-    Slice(Box<EndpointSlice>),
+    Slice(Box<ApiSlice<String>>),
     Node(Box<Node>),
     Cidr(Box<ServiceCIDR>),
 }
@@ -223,7 +224,7 @@ impl Typed {
         interner: &mut Interner,
         notes: &mut Notes,
     ) -> Result<(Key, Object), FieldProblem> {
-        let (kind, name, object) = match self {
+        let (kind, (namespace, name), object) = match self {
             Self::Service(mut object) => {
                 object
                     .metadata
@@ -231,39 +232,48 @@ impl Typed {
                     .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
                 let value = service::convert(&object, interner, notes)?;
                 let value = value.map(|value| Object::Service(Arc::new(value)));
-                (Kind::Service, object.metadata, value)
+                (Kind::Service, name_of(object.metadata), value)
             }
             Self::Slice(mut object) => {
-                object
-                    .metadata
-                    .namespace
-                    .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+                if let Some(metadata) = &mut object.metadata {
+                    metadata
+                        .namespace
+                        .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned());
+                }
                 for port in object.ports.iter_mut().flatten() {
                     port.name.get_or_insert_default();
                 }
                 let value = endpoint_slice::convert(&object, interner, notes)?;
                 let value = value.map(|value| Object::Slice(Arc::new(value)));
-                (Kind::EndpointSlice, object.metadata, value)
+                let name = object
+                    .metadata
+                    .map(|metadata| (metadata.namespace, metadata.name));
+                (Kind::EndpointSlice, name.unwrap_or_default(), value)
             }
             Self::Node(object) => {
                 let value = node::convert(&object, interner, notes)?;
                 let value = value.map(|value| Object::Node(Arc::new(value)));
-                (Kind::Node, object.metadata, value)
+                (Kind::Node, name_of(object.metadata), value)
             }
             Self::Cidr(object) => {
                 let value = service_cidr::convert(&object, interner, notes)?;
                 let value = value.map(|value| Object::Cidrs(value.into()));
-                (Kind::ServiceCidr, object.metadata, value)
+                (Kind::ServiceCidr, name_of(object.metadata), value)
             }
         };
         let is_namespaced = matches!(kind, Kind::Service | Kind::EndpointSlice);
-        let namespace = name.namespace.filter(|_| is_namespaced);
+        let namespace = namespace.filter(|_| is_namespaced);
         let name = ObjectName {
             namespace: interner.get(namespace.as_deref().unwrap_or_default()),
-            name: interner.get_nearby(name.name.as_deref().unwrap_or_default()),
+            name: interner.get_nearby(name.as_deref().unwrap_or_default()),
         };
         Ok((Key { kind, name }, object.unwrap_or(Object::None)))
     }
+}
+
+/// Namespace and name, as far as they are given.
+fn name_of(metadata: ObjectMeta) -> (Option<String>, Option<String>) {
+    (metadata.namespace, metadata.name)
 }
 
 /// Reads a document that was classified.

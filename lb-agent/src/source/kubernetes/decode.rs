@@ -1,18 +1,18 @@
 //! From the JSON of an answer to model values: each object is converted at once and dropped.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::model::event::{Event, Kind};
 use crate::model::name::ObjectName;
+use crate::source::convert::endpoint_slice::api::{ApiMetadata, ApiSlice, Text};
 use crate::source::convert::{self, Notes};
 use crate::source::intern::Interner;
 use crate::source::report::{Detail, FieldProblem};
@@ -112,8 +112,8 @@ pub(super) struct Envelope {
 
 #[derive(Deserialize)]
 struct Frame<'a> {
-    #[serde(rename = "type")]
-    kind: String,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
     #[serde(borrow)]
     object: &'a RawValue,
 }
@@ -134,6 +134,33 @@ struct BareMetadata {
     #[serde(rename = "continue")]
     token: Option<String>,
     annotations: Option<std::collections::BTreeMap<String, String>>,
+}
+
+/// What tells an object from others, and from what it was.
+#[derive(Clone, Copy, Default)]
+struct Identity<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    version: Option<&'a str>,
+}
+
+impl<'a> Identity<'a> {
+    fn of(metadata: &'a ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            version: metadata.resource_version.as_deref(),
+        }
+    }
+
+    fn of_slice(metadata: &'a ApiMetadata<Text<'_>>) -> Self {
+        let (namespace, name) = metadata.name();
+        Self {
+            namespace,
+            name,
+            version: metadata.resource_version.as_ref().map(AsRef::as_ref),
+        }
+    }
 }
 
 /// Reads objects of one kind.
@@ -166,7 +193,7 @@ impl Decoder {
     pub(super) fn line(&mut self, json: &[u8]) -> Option<Line> {
         let frame: Frame<'_> = serde_json::from_slice(json).ok()?;
         let text = frame.object.get();
-        match frame.kind.as_str() {
+        match &*frame.kind {
             "ADDED" | "MODIFIED" => {
                 let (object, version) = self.object(text)?;
                 Some(Line::Object { object, version })
@@ -200,35 +227,40 @@ impl Decoder {
         match self.kind {
             Kind::Service => self.convert(
                 json,
-                |it: &Service| &it.metadata,
+                |it: &Service| Identity::of(&it.metadata),
                 convert::service::convert,
                 |service| Value::Applied(Event::ServiceApplied(Arc::new(service))),
             ),
             Kind::EndpointSlice => self.convert(
                 json,
-                |it: &EndpointSlice| &it.metadata,
+                |it: &ApiSlice<Text<'_>>| {
+                    it.metadata
+                        .as_ref()
+                        .map(Identity::of_slice)
+                        .unwrap_or_default()
+                },
                 convert::endpoint_slice::convert,
                 |slice| Value::Applied(Event::SliceApplied(Arc::new(slice))),
             ),
             Kind::Node => self.convert(
                 json,
-                |it: &Node| &it.metadata,
+                |it: &Node| Identity::of(&it.metadata),
                 convert::node::convert,
                 |node| Value::Applied(Event::NodeApplied(Arc::new(node))),
             ),
             Kind::ServiceCidr => self.convert(
                 json,
-                |it: &ServiceCIDR| &it.metadata,
+                |it: &ServiceCIDR| Identity::of(&it.metadata),
                 convert::service_cidr::convert,
                 Value::Cidrs,
             ),
         }
     }
 
-    fn convert<O: DeserializeOwned, V>(
+    fn convert<'a, O: Deserialize<'a>, V>(
         &mut self,
-        json: &str,
-        metadata: impl FnOnce(&O) -> &ObjectMeta,
+        json: &'a str,
+        identity: impl FnOnce(&O) -> Identity<'_>,
         convert: impl FnOnce(&O, &mut Interner, &mut Notes) -> Result<Option<V>, FieldProblem>,
         value: impl FnOnce(V) -> Value,
     ) -> Option<(Decoded, Option<String>)> {
@@ -247,12 +279,13 @@ impl Decoder {
                 return Some((decoded, metadata.resource_version));
             }
         };
-        let metadata = metadata(&object);
+        let identity = identity(&object);
         let interner = &mut self.interner;
         let name = ObjectName {
-            namespace: interner.get(metadata.namespace.as_deref().unwrap_or_default()),
-            name: interner.get_nearby(metadata.name.as_deref().unwrap_or_default()),
+            namespace: interner.get(identity.namespace),
+            name: interner.get_nearby(identity.name),
         };
+        let version = identity.version.map(str::to_owned);
         let mut notes = Notes::new();
         let value = match convert(&object, interner, &mut notes) {
             Ok(Some(converted)) => value(converted),
@@ -263,7 +296,7 @@ impl Decoder {
             }
         };
         let decoded = Decoded { name, value, notes };
-        Some((decoded, metadata.resource_version.clone()))
+        Some((decoded, version))
     }
 }
 
@@ -341,6 +374,33 @@ mod tests {
             panic!("applied")
         };
         assert!(slice.endpoints.is_empty() && slice.ports.is_empty());
+    }
+
+    #[test]
+    fn a_slice_is_read_as_well_where_its_texts_are_escaped() {
+        let escaped = r#"{"type":"ADDED","object":{"metadata":{"namespace":"n\u0073","name":"s\/1",
+            "resourceVersion":"\u0033","labels":{"kubernetes.io/service-name":"w\u0065b"}},
+            "addressType":"IPv\u0034","endpoints":[{"addresses":["10.0.0\u002e1"],
+            "nodeName":"node\u002da"}],"ports":[{"name":"\u0068ttp","port":80}]}}"#;
+        let plain = escaped
+            .replace(r"\u0073", "s")
+            .replace(r"\/", "/")
+            .replace(r"\u0033", "3")
+            .replace(r"\u0065", "e")
+            .replace(r"\u0034", "4")
+            .replace(r"\u002e", ".")
+            .replace(r"\u002d", "-")
+            .replace(r"\u0068", "h");
+        assert!(!plain.contains('\\'));
+        let read = line(Kind::EndpointSlice, escaped);
+        assert_eq!(read, line(Kind::EndpointSlice, &plain));
+        let Some(Line::Object { object, .. }) = read else {
+            panic!("an object")
+        };
+        let Value::Applied(Event::SliceApplied(slice)) = object.value else {
+            panic!("applied")
+        };
+        assert_eq!(slice.endpoints.len(), 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn convert_with(fields: Value) -> (Outcome, Vec<String>) {
     };
     slice.as_object_mut().unwrap().extend(fields);
     let mut notes = Notes::new();
-    let slice = serde_json::from_value(slice).unwrap();
+    let slice: ApiSlice<String> = serde_json::from_value(slice).unwrap();
     let outcome = convert(&slice, &mut Interner::default(), &mut notes);
     (
         outcome,
