@@ -9,7 +9,7 @@
 //!   │ no                    └─► nobody may serve: refuse, or drop
 //! a service's address ──► refuse; answer an echo
 //! in a service CIDR ──► drop
-//! neither ──► pass
+//! neither ──► pass (ingress: an answer of a flow whose packets are sent on is one of them)
 //! ```
 //!
 //! The kernel programs, the host's tests and fuzzers and `steerage explain` run these functions.
@@ -19,6 +19,7 @@ mod create;
 mod error;
 mod established;
 mod glance;
+mod onward;
 mod portless;
 mod side;
 mod source;
@@ -37,6 +38,7 @@ use crate::packet::PacketRead;
 use crate::parse::{Packet, TcpFlags, Transport};
 use crate::rewrite::{ErrorRewrite, Rewrite};
 use crate::room::Room;
+use crate::table::config;
 use crate::table::device::Role;
 use crate::tables::Tables;
 use crate::verdict::Reason;
@@ -69,7 +71,8 @@ pub struct Verdict {
     pub action: Action,
     /// Why.
     pub reason: Reason,
-    /// How a translated packet leaves.
+    /// How the packet leaves, if it goes on: for a translated one at any hook, for one that passes at
+    /// ingress, where [`Path::SentOn`] is an answer that egress restores.
     pub path: Path,
 }
 
@@ -242,11 +245,34 @@ pub fn decide<F: Family>(
 }
 
 /// The same at one side of one kind of device.
+#[inline(always)]
+fn decide_at<F: Family, S: Side>(
+    read: &impl PacketRead,
+    packet: &Packet<F>,
+    now: Seconds,
+    tables: &impl Tables,
+    workspace: &mut Workspace<F>,
+) -> Verdict {
+    let verdict = translation::<F, S>(read, packet, now, tables, workspace);
+    if S::HOOK == Hook::Ingress
+        && matches!(verdict.action, Action::Pass)
+        && tables.config(config::REDIRECT) != 0
+        && onward::is_answer(packet, now, tables, workspace)
+    {
+        return Verdict {
+            path: Path::SentOn,
+            ..verdict
+        };
+    }
+    verdict
+}
+
+/// What the packet is translated to here, or why it is not.
 ///
 /// Each of the parts is a function of its own, which in the kernel begins with an almost empty
 /// stack.
 #[inline(always)]
-fn decide_at<F: Family, S: Side>(
+fn translation<F: Family, S: Side>(
     read: &impl PacketRead,
     packet: &Packet<F>,
     now: Seconds,
@@ -286,6 +312,9 @@ fn decide_at<F: Family, S: Side>(
     };
     if chosen.next != Next::Establish {
         return chosen.verdict;
+    }
+    if S::HOOK == Hook::Ingress && tables.config(config::REDIRECT) != 0 {
+        onward::begin::<F, S>(packet, tables, workspace);
     }
     let verdict = create::establish::<F, S>(chosen.state, now, tables, workspace);
     if S::HOOK == Hook::Ingress {

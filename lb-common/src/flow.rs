@@ -157,6 +157,8 @@ pub enum Path {
     /// Client and backend are ports of one bridge: the destination MAC becomes the backend's and
     /// the bridge forwards.
     Bridged = 1,
+    /// The ingress program sends the packet on itself, to where the kernel would route it.
+    SentOn = 2,
 }
 
 /// One half of a translated flow, as the flow table holds it.

@@ -43,6 +43,7 @@ pub mod id;
 pub mod limit;
 pub mod lookup;
 pub mod maglev;
+pub mod onward;
 pub mod packet;
 pub mod parse;
 pub mod rewrite;

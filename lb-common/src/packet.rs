@@ -66,6 +66,12 @@ pub trait PacketWrite: PacketRead {
     ) -> Option<()>;
 }
 
+/// A packet whose end can be cut off.
+pub trait PacketTrim: PacketWrite {
+    /// Leaves the first `length` bytes; `None`, and no change, where there are fewer.
+    fn trim(&mut self, length: u32) -> Option<()>;
+}
+
 /// A whole packet in memory, for the host.
 #[derive(Debug)]
 pub struct Frame<'a>(pub &'a mut [u8]);
@@ -168,6 +174,17 @@ impl PacketWrite for Frame<'_> {
         self.0
             .get_mut(range(offset, length)?)?
             .copy_from_slice(bytes.get(..length)?);
+        Some(())
+    }
+}
+
+impl PacketTrim for Frame<'_> {
+    fn trim(&mut self, length: u32) -> Option<()> {
+        let length = usize::try_from(length).ok()?;
+        if length > self.0.len() {
+            return None;
+        }
+        (self.0, _) = core::mem::take(&mut self.0).split_at_mut(length);
         Some(())
     }
 }

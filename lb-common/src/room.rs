@@ -27,6 +27,12 @@ impl<T> Room<T> {
         }
     }
 
+    /// Leaves nothing here.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        *self = Self::Empty;
+    }
+
     /// What is here.
     #[inline(always)]
     pub const fn get(&self) -> Option<&T> {

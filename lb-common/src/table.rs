@@ -19,4 +19,4 @@ pub mod source_range;
 
 /// Version of all layouts together: part of the pin directory's path. Raised by any change that an
 /// older program or agent would misread.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

@@ -87,6 +87,10 @@ pub trait Tables: Sized {
     /// then packets between them are bridged, not routed, in both directions.
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool;
 
+    /// Whether a flow that begins with the packet that the program runs on is sent on at once, in both
+    /// directions, where the packet is to have `tuple`: see [`crate::onward::may_begin`].
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool;
+
     /// The address that flows get which leave by the device that the program runs on and must come
     /// back to this node; the unspecified one where it has none of the family.
     fn source_address<F: Family>(&self) -> F::Address;

@@ -119,6 +119,12 @@ reasons! {
     /// A first fragment of an SCTP packet whose ports change: the checksum is over all of the packet,
     /// whose length this fragment does not say. SCTP itself sends packets that need no fragments.
     SctpFragment = 28, Drop, "sctp_fragment";
+    /// A packet was sent on to the next device without the host's filters and routing
+    /// (`datapath.redirect`).
+    SentOn = 29, Note, "sent_on";
+    /// A packet of a flow that is sent on went to the host nevertheless: it is too large, its TTL ends
+    /// here, it has options, or no route leads on; the host answers, or routes it.
+    NotSentOn = 30, Note, "not_sent_on";
 }
 
 /// Slots of `COUNTERS`: more than there are reasons, so that a new one needs no new map.

@@ -1,26 +1,29 @@
-//! What the agent says of the device that a program runs on.
+//! What the agent says of devices.
 
 use aya_ebpf::bindings::__sk_buff;
 use lb_common::table::device::DeviceRecord;
 
 use crate::maps::DEVICES;
 
-/// The record of the device; an empty one where the agent has written none, or is writing another
-/// one.
+/// The record of the device that the program runs on; an empty one where the agent has written none,
+/// or is writing another one.
 #[inline(always)]
 pub(crate) fn record(skb: *mut __sk_buff) -> DeviceRecord {
     // SAFETY: the context is valid as long as the program runs.
     let index = unsafe { (*skb).ifindex };
+    record_of(index).unwrap_or_default()
+}
+
+/// The record of the device with this interface `index`.
+#[inline(always)]
+pub(crate) fn record_of(index: u32) -> Option<DeviceRecord> {
     let first = read(index);
     if first.belongs_to(index) {
-        return first;
+        return Some(first);
     }
     // The element was replaced while it was read.
     let second = read(index);
-    if second.belongs_to(index) {
-        return second;
-    }
-    DeviceRecord::default()
+    second.belongs_to(index).then_some(second)
 }
 
 #[inline(always)]

@@ -1,8 +1,9 @@
 //! Where a packet goes next: the questions to the kernel's routing tables.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::bpf_fib_lookup;
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup};
 use lb_common::family::Family;
+use lb_common::onward::{Answer, Hop, Question, Routes};
 
 use crate::device;
 
@@ -14,27 +15,128 @@ const INET6: u8 = 10;
 const SUCCESS: i64 = 0;
 /// `BPF_FIB_LKUP_RET_NO_NEIGH`: the route is known, the neighbour's MAC is not.
 const NO_NEIGHBOUR: i64 = 7;
+/// `BPF_MTU_CHK_SEGS`: each of the packets that a large one will be cut into.
+const SEGMENTS: u64 = 1;
 
-/// `struct bpf_fib_lookup` of the kernel, its unions laid open.
+/// `struct bpf_fib_lookup` of the kernel, its unions laid open. After a lookup `destination` is the next
+/// hop's address and `family` that of it.
+#[derive(Clone, Copy)]
 #[repr(C)]
-struct FibLookup {
-    family: u8,
+pub(crate) struct FibLookup {
+    pub(crate) family: u8,
     l4_protocol: u8,
     source_port: [u8; 2],
     destination_port: [u8; 2],
     total_length: u16,
     ifindex: u32,
-    flow: u32,
+    class: [u8; 4],
     source: [u8; 16],
-    destination: [u8; 16],
+    pub(crate) destination: [u8; 16],
     vlan: [u8; 4],
     source_mac: [u8; 6],
     destination_mac: [u8; 6],
 }
 
+impl FibLookup {
+    const EMPTY: Self = Self {
+        family: 0,
+        l4_protocol: 0,
+        source_port: [0; 2],
+        destination_port: [0; 2],
+        total_length: 0,
+        ifindex: 0,
+        class: [0; 4],
+        source: [0; 16],
+        destination: [0; 16],
+        vlan: [0; 4],
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+    };
+}
+
+/// The kernel's routing tables, and what they said last.
+pub(crate) struct Fib {
+    skb: *mut __sk_buff,
+    pub(crate) lookup: FibLookup,
+}
+
+impl Fib {
+    #[inline(always)]
+    pub(crate) const fn new(skb: *mut __sk_buff) -> Self {
+        Self {
+            skb,
+            lookup: FibLookup::EMPTY,
+        }
+    }
+
+    /// Whether what the packet will be cut into fits the device.
+    #[inline(always)]
+    fn fits(&self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        if unsafe { (*self.skb).gso_size } == 0 {
+            return true;
+        }
+        let mut length = 0;
+        // SAFETY: the helper writes the device's MTU into `length`, nothing else.
+        let result =
+            unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut length, 0, SEGMENTS) };
+        result == 0
+    }
+}
+
+impl Routes for Fib {
+    #[inline(always)]
+    fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop {
+        self.lookup = FibLookup {
+            family: if F::IS_V6 { INET6 } else { INET },
+            l4_protocol: question.protocol,
+            source_port: question.source_port.to_be_bytes(),
+            destination_port: question.destination_port.to_be_bytes(),
+            total_length: question.length,
+            ifindex: question.device,
+            class: question.class,
+            source: address::<F>(question.source),
+            destination: address::<F>(question.destination),
+            ..FibLookup::EMPTY
+        };
+        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
+        let result = unsafe {
+            bpf_fib_lookup(
+                self.skb.cast(),
+                (&raw mut self.lookup).cast(),
+                size_of::<FibLookup>() as i32,
+                0,
+            )
+        };
+        let answer = match result {
+            SUCCESS => Answer::Known,
+            NO_NEIGHBOUR => Answer::Unresolved,
+            _ => return Hop::NONE,
+        };
+        let device = self.lookup.ifindex;
+        if !self.fits(device) {
+            return Hop::NONE;
+        }
+        let Some(record) = device::record_of(device) else {
+            return Hop {
+                answer,
+                device,
+                ..Hop::NONE
+            };
+        };
+        Hop {
+            answer,
+            device,
+            has_programs: true,
+            is_open: record.is_open(),
+            role: record.role(),
+        }
+    }
+}
+
 /// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.
 #[derive(Clone, Copy)]
-pub(crate) struct Hop {
+pub(crate) struct Neighbour {
     /// Whether there is one. Its answers to the client are bridged then, whatever is known of it.
     pub(crate) is_on_bridge: bool,
     /// Whether its MAC is known: not before the node has sent something to it.
@@ -43,7 +145,7 @@ pub(crate) struct Hop {
     pub(crate) mac: [u8; 6],
 }
 
-impl Hop {
+impl Neighbour {
     const UNKNOWN: Self = Self {
         is_on_bridge: false,
         is_known: false,
@@ -58,24 +160,17 @@ pub(crate) fn bridge_hop<F: Family>(
     skb: *mut __sk_buff,
     source: F::Address,
     destination: F::Address,
-) -> Hop {
+) -> Neighbour {
     let bridge = device::record(skb).bridge();
     if bridge == 0 {
-        return Hop::UNKNOWN;
+        return Neighbour::UNKNOWN;
     }
     let mut lookup = FibLookup {
         family: if F::IS_V6 { INET6 } else { INET },
-        l4_protocol: 0,
-        source_port: [0; 2],
-        destination_port: [0; 2],
-        total_length: 0,
         ifindex: bridge,
-        flow: 0,
         source: address::<F>(source),
         destination: address::<F>(destination),
-        vlan: [0; 4],
-        source_mac: [0; 6],
-        destination_mac: [0; 6],
+        ..FibLookup::EMPTY
     };
     // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
     let result = unsafe {
@@ -88,7 +183,7 @@ pub(crate) fn bridge_hop<F: Family>(
     };
     let is_routed = result == SUCCESS || result == NO_NEIGHBOUR;
     let is_on_bridge = is_routed && lookup.ifindex == bridge;
-    Hop {
+    Neighbour {
         is_on_bridge,
         is_known: is_on_bridge && result == SUCCESS,
         mac: lookup.destination_mac,

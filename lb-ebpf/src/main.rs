@@ -42,6 +42,7 @@ mod flows;
 mod forward;
 mod hook;
 mod maps;
+mod onward;
 mod packet;
 mod refuse;
 mod region;

@@ -5,9 +5,10 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
-use lb_common::packet::{Head, PacketRead, PacketWrite};
+use lb_common::packet::{Head, PacketRead, PacketTrim, PacketWrite};
 use lb_common::rewrite::{ChecksumFix, PacketRewrite};
 use lb_common::wire::ipv6::{Chain, Walk};
 
@@ -259,6 +260,15 @@ impl PacketWrite for Skb {
         // SAFETY: the helper checks the offset and reads `length` bytes, which `bytes` has.
         let result =
             unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), length, 0) };
+        (result == 0).then_some(())
+    }
+}
+
+impl PacketTrim for Skb {
+    #[inline(always)]
+    fn trim(&mut self, length: u32) -> Option<()> {
+        // SAFETY: the helper changes the packet, of which no pointer is held.
+        let result = unsafe { bpf_skb_change_tail(self.skb, length, 0) };
         (result == 0).then_some(())
     }
 }

@@ -26,7 +26,7 @@ use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
-use crate::{atomic, device, flows, forward, maps, region, socket};
+use crate::{atomic, device, flows, forward, maps, onward, region, socket};
 
 /// The maps, as seen from the device that a program runs on.
 pub(crate) struct KernelTables {
@@ -184,6 +184,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool {
         forward::bridge_hop::<F>(self.skb, client, backend).is_on_bridge
+    }
+
+    #[inline(always)]
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
+        onward::may_begin(self.skb, tuple, may_leave)
     }
 
     #[inline(always)]

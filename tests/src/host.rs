@@ -12,9 +12,10 @@ use lb_common::decide::{
     Workspace, decide, glance,
 };
 use lb_common::family::{Family, V4, V6};
-use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Protocol};
+use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Path, Protocol};
 use lb_common::flows::{Buckets, Location, SLOTS, Slot};
 use lb_common::id::Seconds;
+use lb_common::onward::Offer;
 use lb_common::packet::Frame;
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, RewriteError};
@@ -31,7 +32,7 @@ pub enum Code {
     Next,
     /// It ends here.
     Drop,
-    /// It goes back out of the device.
+    /// It goes back out of the device, or is sent on by another one.
     Redirect,
 }
 
@@ -44,6 +45,8 @@ pub struct Ended {
     pub reason: Reason,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+    /// Interface index of the device by which it is sent on, if it is.
+    pub sent_by: Option<u32>,
 }
 
 /// Runs one packet of a workload's through the decision and does what it says.
@@ -64,24 +67,52 @@ pub fn run_at(
     now: Seconds,
 ) -> Ended {
     let mut glanced = frame.to_vec();
+    *tables.frame.borrow_mut() = frame.to_vec();
     let told = match (role, hook) {
         (Role::Workload, Hook::Ingress) => at_a_glance::<FromWorkload>(tables, &mut glanced, now),
         (Role::Workload, Hook::Egress) => at_a_glance::<ToWorkload>(tables, &mut glanced, now),
         (Role::Uplink, Hook::Ingress) => at_a_glance::<FromUplink>(tables, &mut glanced, now),
         (Role::Uplink, Hook::Egress) => at_a_glance::<ToUplink>(tables, &mut glanced, now),
     };
-    let ended = run_whole(tables, (role, hook), frame, now);
-    if let Some((code, reason)) = told {
+    let (mut ended, path) = run_whole(tables, (role, hook), frame, now);
+    if let Some((code, reason, told_path)) = told {
         let told = Ended {
             code,
             reason,
             frame: glanced,
+            sent_by: None,
         };
-        assert_eq!(told, ended, "a glance says the same as the whole decision");
+        assert_eq!(
+            (told, told_path),
+            (ended.clone(), path),
+            "a glance says the same as the whole decision"
+        );
     } else {
         assert_eq!(glanced, frame, "an unclear glance changes nothing");
     }
+    if hook == Hook::Ingress && ended.code == Code::Next && path == Path::SentOn {
+        ended.sent_by = send_on(tables, &mut ended.frame);
+        if ended.sent_by.is_some() {
+            ended.code = Code::Redirect;
+            (&tables).note(Reason::SentOn);
+        } else {
+            (&tables).note(Reason::NotSentOn);
+        }
+    }
     ended
+}
+
+/// Sends the packet on, if it can be: by which device.
+fn send_on(tables: &MemoryTables, bytes: &mut Vec<u8>) -> Option<u32> {
+    let wire = tables.fib.wire(tables.own, bytes);
+    let mut frame = Frame(bytes);
+    let device = match parse_link(&frame) {
+        Ok(link) if link.is_v6 => Offer::<V6>::of(&frame, wire)?.send(&mut frame, &mut &*tables)?,
+        _ => Offer::<V4>::of(&frame, wire)?.send(&mut frame, &mut &*tables)?,
+    };
+    let length = frame.0.len();
+    bytes.truncate(length);
+    Some(device)
 }
 
 /// What a glance tells, and what it makes of the frame.
@@ -89,13 +120,13 @@ fn at_a_glance<S: Side>(
     tables: &MemoryTables,
     frame: &mut [u8],
     now: Seconds,
-) -> Option<(Code, Reason)> {
+) -> Option<(Code, Reason, Path)> {
     let Glance { is_clear, verdict } = glance::<S>(&mut Frame(frame), || now, &tables);
     let code = match verdict.action {
         Action::Drop => Code::Drop,
         _ => Code::Next,
     };
-    is_clear.then_some((code, verdict.reason))
+    is_clear.then_some((code, verdict.reason, verdict.path))
 }
 
 /// The packet's way without a glance.
@@ -104,20 +135,22 @@ fn run_whole(
     (role, hook): (Role, Hook),
     frame: &[u8],
     now: Seconds,
-) -> Ended {
+) -> (Ended, Path) {
     let mut frame = frame.to_vec();
     let seen = Sighting { role, hook, now };
-    let (code, reason) = match parse_link(&Frame(&mut frame)) {
+    let (code, reason, path) = match parse_link(&Frame(&mut frame)) {
         Ok(link) if link.is_v6 => family::<V6>(tables, &seen, &mut frame, link.l3),
         Ok(link) => family::<V4>(tables, &seen, &mut frame, link.l3),
-        Err(ParseError::NotIp) => (Code::Next, Reason::NotIp),
-        Err(_) => (Code::Next, Reason::Malformed),
+        Err(ParseError::NotIp) => (Code::Next, Reason::NotIp, Path::Routed),
+        Err(_) => (Code::Next, Reason::Malformed, Path::Routed),
     };
-    Ended {
+    let ended = Ended {
         code,
         reason,
         frame,
-    }
+        sent_by: None,
+    };
+    (ended, path)
 }
 
 fn family<F: Family>(
@@ -125,18 +158,28 @@ fn family<F: Family>(
     seen: &Sighting,
     frame: &mut Vec<u8>,
     l3: u32,
-) -> (Code, Reason) {
+) -> (Code, Reason, Path) {
     let Ok(packet) = parse::<F>(&Frame(frame), l3) else {
-        return (Code::Next, Reason::Malformed);
+        return (Code::Next, Reason::Malformed, Path::Routed);
     };
     let mut workspace = Workspace::<F>::default();
     let verdict = decide(&Frame(frame), &packet, seen, &tables, &mut workspace);
+    let (code, reason) = act(verdict, frame, &packet, &workspace);
+    (code, reason, verdict.path)
+}
+
+fn act<F: Family>(
+    verdict: Verdict,
+    frame: &mut Vec<u8>,
+    packet: &Packet<F>,
+    workspace: &Workspace<F>,
+) -> (Code, Reason) {
     let changed = match verdict.action {
         Action::Pass => return (Code::Next, verdict.reason),
         Action::Drop => return (Code::Drop, verdict.reason),
-        Action::Refuse => return refuse(frame, &packet, verdict),
+        Action::Refuse => return refuse(frame, packet, verdict),
         Action::Echo => {
-            return match answer_echo(&mut Frame(frame), &packet) {
+            return match answer_echo(&mut Frame(frame), packet) {
                 Some(()) => (Code::Redirect, Reason::EchoReply),
                 None => (Code::Drop, Reason::RewriteFailed),
             };
@@ -144,8 +187,8 @@ fn family<F: Family>(
         Action::Translate => workspace
             .rewrite()
             .ok_or(RewriteError::OutOfPacket)
-            .and_then(|rewrite| rewrite::apply(&mut Frame(frame), &packet, rewrite)),
-        Action::TranslateError => translate_error(frame, &packet, &workspace),
+            .and_then(|rewrite| rewrite::apply(&mut Frame(frame), packet, rewrite)),
+        Action::TranslateError => translate_error(frame, packet, workspace),
     };
     match changed {
         Ok(()) => (Code::Next, verdict.reason),
@@ -269,7 +312,7 @@ mod tests {
             Hook::Ingress => at_a_glance::<FromWorkload>(tables, &mut frame, NOW),
             Hook::Egress => at_a_glance::<ToWorkload>(tables, &mut frame, NOW),
         };
-        told.map(|(_, reason)| reason)
+        told.map(|(_, reason, _)| reason)
     }
 
     /// If no glance ever told anything, it would agree with everything.

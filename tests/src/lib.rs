@@ -6,6 +6,7 @@ pub mod bench;
 pub mod clock;
 pub mod cluster;
 pub mod command;
+pub mod crossing;
 pub mod demo;
 pub mod dice;
 pub mod follower;

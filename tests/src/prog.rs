@@ -78,6 +78,11 @@ impl Bench {
         Self { kernel, host }
     }
 
+    /// Packets are seen at this one of the world's devices from now on.
+    pub fn stand_at(&mut self, device: u32) {
+        self.host.stand_at(device);
+    }
+
     /// Changes both.
     pub fn change(&mut self, change: impl FnOnce(&mut MemoryTables)) {
         change(&mut self.host);
@@ -120,7 +125,7 @@ impl Bench {
         let (now, ran) = loop {
             self.kernel.reset(&self.host);
             let now = flow_seconds();
-            let ran = self.kernel.run(place, frame);
+            let ran = self.kernel.run(place, self.host.own, frame);
             if flow_seconds() == now {
                 break (now, ran);
             }

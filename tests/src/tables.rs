@@ -15,6 +15,8 @@ use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::id::{BackendId, ServiceId};
+use lb_common::onward::{self, Offer};
+use lb_common::packet::Frame;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
 use lb_common::table::config::{self, CONFIG_WORDS, Cidr};
@@ -44,9 +46,12 @@ pub const DEVICE: u32 = 1;
 
 const SEED: u64 = 0x5eed_0f1e_57ee_7a9e;
 
+#[path = "tables/fib.rs"]
+mod fib;
 #[path = "tables/world.rs"]
 mod world;
 
+pub use self::fib::{Fib, Way};
 pub use self::world::{ServicePort, World};
 
 /// The table form of an address.
@@ -80,6 +85,14 @@ pub struct MemoryTables {
     pub source_ranges: BTreeSet<SourceRangeKey>,
     /// The record in `DEVICES` of the device that packets are seen at.
     pub device: DeviceRecord,
+    /// Its interface index.
+    pub own: u32,
+    /// The records of other devices.
+    pub others: BTreeMap<u32, DeviceRecord>,
+    /// The host's routing tables.
+    pub fib: Fib,
+    /// The packet that is decided about.
+    pub frame: RefCell<Vec<u8>>,
     /// Ports at which [`Tables::has_socket`] finds one.
     pub sockets: BTreeSet<u16>,
     /// `CONFIG`.
@@ -125,6 +138,10 @@ impl MemoryTables {
             node_addresses: BTreeMap::new(),
             source_ranges: BTreeSet::new(),
             device: device(&world.sources),
+            own: DEVICE,
+            others: BTreeMap::new(),
+            fib: Fib::default(),
+            frame: RefCell::default(),
             sockets: BTreeSet::new(),
             config: zeros(CONFIG_WORDS),
             flows_v4: atomics(index(FLOW_BUCKETS) * bucket_words::<V4>()),
@@ -435,6 +452,16 @@ impl<'a> Tables for &'a MemoryTables {
 
     fn share_bridge<F: Family>(&self, _client: F::Address, _backend: F::Address) -> bool {
         self.share_bridge.get()
+    }
+
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
+        let mut frame = self.frame.borrow().clone();
+        let wire = self.fib.wire(self.own, &frame);
+        let offer = Offer::<F>::of(&Frame(&mut frame), wire);
+        offer.is_some_and(|offer| {
+            let question = offer.question.of_tuple(tuple);
+            onward::may_begin(&question, may_leave, &mut &**self)
+        })
     }
 
     fn source_address<F: Family>(&self) -> F::Address {

@@ -29,6 +29,8 @@ pub(super) fn quote<F: Family>(
     packet: &Packet<F>,
     room: &mut Room<QuotedPacket<F>>,
 ) -> bool {
+    // What another packet's quote said is not this one's.
+    room.clear();
     let Transport::IcmpError { quoted, .. } = packet.transport() else {
         return false;
     };
@@ -101,7 +103,10 @@ pub(super) fn decide<F: Family, S: Side>(
         source,
         destination,
     });
-    Verdict::new(Action::TranslateError, Reason::IcmpError)
+    Verdict {
+        path: found.entry.path,
+        ..Verdict::new(Action::TranslateError, Reason::IcmpError)
+    }
 }
 
 /// An error about no flow: passed on, unless it was sent to an address that only we answer for.

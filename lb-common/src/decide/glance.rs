@@ -9,7 +9,7 @@
 //! stamps the flow), bridged flows.
 
 use super::side::Side;
-use super::{Action, Verdict};
+use super::{Action, Verdict, onward};
 use crate::checksum::{Sum, update};
 use crate::conntrack;
 use crate::family::{Family, V4, V6};
@@ -86,34 +86,51 @@ fn at_family<F: Family, S: Side>(
         return Glance::UNCLEAR;
     };
     let tuple = tuple::<F>(&from, protocol);
-    if !lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple) {
-        let is_unallocated = S::HOOK == Hook::Ingress
-            && lookup::in_few_service_cidrs::<F>(tables, tuple.destination);
-        return Glance::clear(if is_unallocated {
-            Verdict::drop(Reason::UnallocatedAddress)
-        } else {
-            Verdict::pass(Reason::NotService)
-        });
+    let concerns = lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple);
+    if !concerns {
+        if S::HOOK == Hook::Ingress && lookup::in_few_service_cidrs::<F>(tables, tuple.destination)
+        {
+            return Glance::clear(Verdict::drop(Reason::UnallocatedAddress));
+        }
+        if S::HOOK == Hook::Egress || !onward::may_be_answer(tables, &tuple) {
+            return Glance::clear(Verdict::pass(Reason::NotService));
+        }
     }
     let is_udp = matches!(protocol, Protocol::Udp);
     if !is_udp && !is_plain_segment::<F>(packet) {
         return Glance::UNCLEAR;
     }
-    let key = KeyWords::of::<F>(&from, protocol, S::HOOK);
+    // What ingress leaves as it is may be an answer that egress restores.
+    let hook = if concerns { S::HOOK } else { Hook::Egress };
+    let key = KeyWords::of::<F>(&from, protocol, hook);
     let Some(known) = flow_table::<F, _>(tables).peek(key, now()) else {
         return Glance::UNCLEAR;
     };
     let is_original = matches!(known.direction, Direction::Original);
+    if !concerns {
+        let is_answer = !is_original
+            && matches!(known.path, Path::SentOn)
+            && conntrack::is_steady(known.state, known.direction);
+        return if is_answer {
+            Glance::clear(Verdict {
+                path: Path::SentOn,
+                ..Verdict::pass(Reason::NotService)
+            })
+        } else {
+            Glance::UNCLEAR
+        };
+    }
     let is_orphan =
         is_udp && is_original && S::HOOK == Hook::Ingress && !serves(known.backend, tables);
-    if is_orphan || known.is_bridged || !conntrack::is_steady(known.state, known.direction) {
+    let is_bridged = matches!(known.path, Path::Bridged);
+    if is_orphan || is_bridged || !conntrack::is_steady(known.state, known.direction) {
         return Glance::UNCLEAR;
     }
     match translate::<F>(packet, is_udp, &from, &known.translated) {
         Some(()) => Glance::clear(Verdict {
             action: Action::Translate,
             reason: Reason::Established,
-            path: Path::Routed,
+            path: known.path,
         }),
         None => Glance::clear(Verdict::drop(Reason::RewriteFailed)),
     }

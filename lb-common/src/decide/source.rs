@@ -16,7 +16,7 @@ use super::side::Side;
 use super::{Next, Step, Verdict, Workspace, event};
 use crate::conntrack;
 use crate::family::Family;
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook};
 use crate::flows::Found;
 use crate::id::Seconds;
 use crate::lookup;
@@ -92,7 +92,8 @@ pub(super) fn take_over<F: Family>(
     flow_table::<F, _>(tables).remove(held.location, held.control)
 }
 
-/// The entry of packets with `tuple`, which get the address `source`; `reply` is that of pair 1.
+/// The entry of packets with `tuple`, which get the address `source`; `reply` is that of pair 1, whose
+/// path it takes: both pairs' packets are sent on, or none.
 #[inline(never)]
 fn put_entry<'r, F: Family>(
     tuple: &FlowTuple<F>,
@@ -110,7 +111,7 @@ fn put_entry<'r, F: Family>(
             ..*tuple
         },
         direction: Direction::Original,
-        path: Path::Routed,
+        path: reply.path,
         is_from_outside: false,
         service: reply.service,
         backend: reply.backend,

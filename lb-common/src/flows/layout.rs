@@ -247,10 +247,10 @@ impl Value {
         }
     }
 
-    /// Whether its packets are bridged.
+    /// How its packets leave.
     #[inline(always)]
-    pub(super) const fn is_bridged(&self) -> bool {
-        hash::lower(self.1) >> 16 & 0xff != PATH_ROUTED
+    pub(super) const fn path(&self) -> Path {
+        path_of_number(hash::lower(self.1) >> 16 & 0xff)
     }
 
     /// The backend that serves.
@@ -279,11 +279,7 @@ impl Value {
             } else {
                 Direction::Reply
             },
-            path: if path == path_number(Path::Routed) {
-                Path::Routed
-            } else {
-                Path::Bridged
-            },
+            path: path_of_number(u32::from(path)),
             is_from_outside: outside != 0,
             service: ServiceId::from_raw(hash::upper(ids)),
             backend: BackendId::from_raw(hash::lower(ids)),
@@ -378,7 +374,8 @@ const fn outside_bits<F: Family>(entry: &FlowEntry<F>) -> u64 {
 }
 
 const DIRECTION_ORIGINAL: u32 = 0;
-const PATH_ROUTED: u32 = 0;
+const PATH_BRIDGED: u32 = 1;
+const PATH_SENT_ON: u32 = 2;
 
 const fn hook_number(hook: Hook) -> u8 {
     match hook {
@@ -398,5 +395,16 @@ const fn path_number(path: Path) -> u8 {
     match path {
         Path::Routed => 0,
         Path::Bridged => 1,
+        Path::SentOn => 2,
+    }
+}
+
+/// A number that no path has is the kernel's to route.
+#[inline(always)]
+const fn path_of_number(number: u32) -> Path {
+    match number {
+        PATH_BRIDGED => Path::Bridged,
+        PATH_SENT_ON => Path::SentOn,
+        _ => Path::Routed,
     }
 }

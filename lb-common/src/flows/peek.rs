@@ -5,7 +5,7 @@ use super::layout::{self, KeyWords, TupleWords, Value};
 use super::{Bucket as _, Buckets, Control, FlowTable, SLOTS, Timeouts};
 use crate::conntrack::State;
 use crate::family::Family;
-use crate::flow::Direction;
+use crate::flow::{Direction, Path};
 use crate::id::{BackendId, Seconds};
 
 /// What a packet needs of its flow.
@@ -15,8 +15,8 @@ pub struct Peeked {
     pub translated: TupleWords,
     /// Which way it travels.
     pub direction: Direction,
-    /// Whether it is bridged, not routed.
-    pub is_bridged: bool,
+    /// How it leaves.
+    pub path: Path,
     /// The backend that serves.
     pub backend: BackendId,
     /// The flow's state.
@@ -50,7 +50,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
         Some(Peeked {
             translated: value.translated(),
             direction: value.direction(),
-            is_bridged: value.is_bridged(),
+            path: value.path(),
             backend: value.backend(),
             state: control.state()?,
         })

@@ -198,6 +198,10 @@ impl<'a> Tables for &'a Fake {
         false
     }
 
+    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: bool) -> bool {
+        false
+    }
+
     fn source_address<F: Family>(&self) -> F::Address {
         F::from_halves([0; 2])
     }

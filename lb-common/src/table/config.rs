@@ -25,6 +25,9 @@ pub const FLOW_BUCKETS: u32 = 2;
 /// Word with the number of cluster CIDRs, whose addresses are pods': IPv4 in the lower half, IPv6 in
 /// the upper.
 pub const CLUSTER_CIDR_COUNTS: u32 = 4;
+/// Word that is not 0 where there may be flows whose packets are sent on at once, or new ones may
+/// become such: what is passed at ingress may then be one of their answers.
+pub const REDIRECT: u32 = 5;
 /// First word of the IPv4 cluster CIDRs, laid out as the service CIDRs.
 pub const CLUSTER_CIDRS_V4: u32 = 64;
 /// First word of the IPv6 cluster CIDRs, likewise.

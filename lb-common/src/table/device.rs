@@ -24,7 +24,8 @@ pub enum Role {
 /// addresses change.
 ///
 /// ```text
-/// word 0      role:32 | interface index of the bridge it is a port of:32     (from the high bits down)
+/// word 0      zero:23 | open:1 | role:8 | interface index of the bridge it is a port of:32
+///                                                                        (from the high bits down)
 /// word 1      IPv4 address of flows that leave by it, as `Family::halves` has it
 /// words 2, 3  IPv6 address, likewise
 /// word 4      seal
@@ -39,6 +40,11 @@ pub struct DeviceRecord {
     source_v6: [u64; 2],
     seal: u64,
 }
+
+/// Bit of word 0: the device is an uplink.
+const ROLE_UPLINK: u64 = 1 << 32;
+/// Bit of word 0: see [`DeviceRecord::opened`].
+const OPEN: u64 = 1 << 40;
 
 impl DeviceRecord {
     /// The record of the workload's device with this interface `index`, that is a port of the bridge
@@ -58,12 +64,23 @@ impl DeviceRecord {
     pub fn uplink(index: u32, source_v4: [u8; 4], source_v6: [u8; 16]) -> Self {
         let [v4, _] = V4::halves(source_v4);
         Self {
-            role_and_bridge: 1 << 32,
+            role_and_bridge: ROLE_UPLINK,
             source_v4: v4,
             source_v6: V6::halves(source_v6),
             seal: 0,
         }
         .sealed(index)
+    }
+
+    /// The same record of the device with this interface `index`, with or without the word that packets
+    /// which it brings or takes may be sent on at once: nobody else looks at what it brings.
+    #[must_use]
+    pub const fn opened(mut self, index: u32, is_open: bool) -> Self {
+        self.role_and_bridge &= !OPEN;
+        if is_open {
+            self.role_and_bridge |= OPEN;
+        }
+        self.sealed(index)
     }
 
     const fn sealed(mut self, index: u32) -> Self {
@@ -91,10 +108,17 @@ impl DeviceRecord {
     /// What the device leads to.
     #[inline(always)]
     pub const fn role(&self) -> Role {
-        match hash::upper(self.role_and_bridge) {
-            0 => Role::Workload,
-            _ => Role::Uplink,
+        if self.role_and_bridge & ROLE_UPLINK == 0 {
+            Role::Workload
+        } else {
+            Role::Uplink
         }
+    }
+
+    /// Whether packets that it brings or takes may be sent on at once.
+    #[inline(always)]
+    pub const fn is_open(&self) -> bool {
+        self.role_and_bridge & OPEN != 0
     }
 
     /// Interface index of the bridge that the device is a port of, 0 for none.
@@ -130,6 +154,18 @@ mod tests {
         assert_eq!((uplink.role(), uplink.bridge()), (Role::Uplink, 0));
         assert_eq!(uplink.source::<V4>(), [192, 0, 2, 1]);
         assert_eq!(uplink.source::<V6>(), [9; 16]);
+    }
+
+    #[test]
+    fn a_record_says_whether_it_is_open_and_nothing_else_changes() {
+        let closed = DeviceRecord::uplink(7, [192, 0, 2, 1], [9; 16]);
+        let open = closed.opened(7, true);
+        assert!(open.is_open() && open.belongs_to(7) && !closed.is_open());
+        assert_eq!(open.role(), Role::Uplink);
+        assert_eq!(open.opened(7, false), closed);
+        let workload = DeviceRecord::workload(8, 3).opened(8, true);
+        assert_eq!((workload.role(), workload.bridge()), (Role::Workload, 3));
+        assert!(workload.is_open() && !workload.belongs_to(7));
     }
 
     #[test]

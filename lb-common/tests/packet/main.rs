@@ -11,6 +11,8 @@ mod corpus;
 #[cfg(test)]
 mod given;
 #[cfg(test)]
+mod onward;
+#[cfg(test)]
 mod parse;
 #[cfg(test)]
 mod rewrite;

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::maps::PerCpuArray;
 use lb_common::decide::{Action, Glance, Side, Sighting, Verdict, Workspace, decide, glance};
 use lb_common::family::{Family, V4, V6};
-use lb_common::flow::Path;
+use lb_common::flow::{Hook, Path};
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite, RewriteError};
@@ -18,7 +18,7 @@ use lb_common::verdict::Reason;
 use crate::count::count;
 use crate::packet::Skb;
 use crate::tables::KernelTables;
-use crate::{clock, forward, maps, refuse};
+use crate::{clock, forward, maps, onward, refuse};
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program on the hook decides.
 pub(crate) const NEXT: i32 = -1;
@@ -40,20 +40,24 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let seen = glance_at::<S>(skb);
-    let (action, reason) = if seen.is_clear {
+    let (action, reason, path) = if seen.is_clear {
         let action = match seen.verdict.action {
             Action::Drop => DROP,
             _ => NEXT,
         };
-        (action, seen.verdict.reason)
+        (action, seen.verdict.reason, seen.verdict.path)
     } else {
         match parse_link(&packet) {
             Ok(link) if link.is_v6 => family::<V6, S>(skb, link.l3, &maps::SCRATCH_V6),
             Ok(link) => family::<V4, S>(skb, link.l3, &maps::SCRATCH_V4),
-            Err(error) => (NEXT, unparsed(error)),
+            Err(error) => (NEXT, unparsed(error), Path::Routed),
         }
     };
     count(reason, bytes);
+    let goes_on = S::HOOK == Hook::Ingress && action == NEXT;
+    if goes_on && matches!(path, Path::SentOn) {
+        return onward::send(skb);
+    }
     action
 }
 
@@ -69,9 +73,10 @@ fn family<F: Family, S: Side>(
     skb: *mut __sk_buff,
     l3: u32,
     scratch: &PerCpuArray<maps::ScratchWords>,
-) -> (i32, Reason) {
+) -> (i32, Reason, Path) {
+    const MALFORMED: (i32, Reason, Path) = (NEXT, Reason::Malformed, Path::Routed);
     let Some(scratch) = scratch.get_ptr_mut(0) else {
-        return (NEXT, Reason::Malformed);
+        return MALFORMED;
     };
     // SAFETY: the value is large enough and aligned to words; it begins as zeros, which are empty
     // slots, and only this type is ever kept in it. This processor runs no other program of ours
@@ -82,10 +87,10 @@ fn family<F: Family, S: Side>(
         parsed = read(skb, l3, &mut scratch.packet);
     }
     if parsed == Parsed::Not {
-        return (NEXT, Reason::Malformed);
+        return MALFORMED;
     }
     let Some(packet) = scratch.packet.get() else {
-        return (NEXT, Reason::Malformed);
+        return MALFORMED;
     };
     let seen = Sighting {
         role: S::ROLE,
@@ -95,17 +100,18 @@ fn family<F: Family, S: Side>(
     let (reader, tables) = (Skb::new(skb), KernelTables::new(skb));
     let verdict = decide(&reader, packet, &seen, &tables, &mut scratch.workspace);
     let Some(packet) = scratch.packet.get() else {
-        return (NEXT, Reason::Malformed);
+        return MALFORMED;
     };
     let workspace = &scratch.workspace;
-    match verdict.action {
+    let (action, reason) = match verdict.action {
         Action::Pass => (NEXT, verdict.reason),
         Action::Drop => (DROP, verdict.reason),
         Action::Refuse => refuse::refuse(skb, packet, verdict.reason),
         Action::Echo => refuse::echo(skb, packet),
         Action::Translate => done(translate(skb, packet, workspace, verdict.path), verdict),
         Action::TranslateError => done(translate_error(skb, packet, workspace), verdict),
-    }
+    };
+    (action, reason, verdict.path)
 }
 
 /// A packet that could not be changed may be half changed, and must not go on.

@@ -140,9 +140,15 @@ impl Kernel {
     }
 
     fn copy_hashes(&mut self, tables: &MemoryTables) {
-        let record = Wire(tables.device);
-        let set = self.devices.insert(DEVICE, record, 0);
-        set.expect("there is room");
+        let old: Vec<_> = self.devices.keys().collect::<Result<_, _>>().expect("keys");
+        for key in old {
+            self.devices.remove(&key).expect("the key is there");
+        }
+        for (index, record) in std::iter::once((&tables.own, &tables.device)).chain(&tables.others)
+        {
+            let set = self.devices.insert(*index, Wire(*record), 0);
+            set.expect("there is room");
+        }
         let old: Vec<_> = self
             .node_addresses
             .keys()
@@ -257,8 +263,14 @@ impl Kernel {
         counts.filter(|(_, count)| *count != 0).collect()
     }
 
-    /// Runs one packet; `None` where test-run takes no frame of this length.
-    pub(super) fn run(&mut self, place: (Role, Hook), frame: &[u8]) -> Option<(Code, Vec<u8>)> {
+    /// Runs one packet, as if it came by or went to `device`; `None` where test-run takes no frame of this
+    /// length.
+    pub(super) fn run(
+        &mut self,
+        place: (Role, Hook),
+        device: u32,
+        frame: &[u8],
+    ) -> Option<(Code, Vec<u8>)> {
         let name = match place {
             (Role::Workload, Hook::Ingress) => WORKLOAD_INGRESS,
             (Role::Workload, Hook::Egress) => WORKLOAD_EGRESS,
@@ -266,9 +278,12 @@ impl Kernel {
             (Role::Uplink, Hook::Egress) => UPLINK_EGRESS,
         };
         let mut out = vec![0; FRAME_ROOM];
+        let context = context(device);
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            // Without one the device is the loopback's.
+            ctx_in: (device != DEVICE).then_some(&context[..]),
             ..TestRunOptions::default()
         };
         let result = match program(&mut self.ebpf, name).test_run(options) {
@@ -289,6 +304,15 @@ impl Kernel {
         };
         Some((code, out))
     }
+}
+
+/// A `struct __sk_buff` that says nothing but the device.
+fn context(device: u32) -> [u8; 192] {
+    /// Where its field `ifindex` is.
+    const IFINDEX: usize = 40;
+    let mut context = [0; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&device.to_ne_bytes());
+    context
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {

@@ -282,6 +282,11 @@ impl Tables for DryTables {
         false
     }
 
+    /// The kernel's neighbours are not asked here; the path changes no address.
+    fn leads_on<F: Family>(&self, _tuple: &FlowTuple<F>, _may_leave: bool) -> bool {
+        false
+    }
+
     fn source_address<F: Family>(&self) -> F::Address {
         let mut sources = self.sources.iter().copied();
         sources
