@@ -18,6 +18,7 @@ mod notes;
 pub(crate) mod objects;
 mod outside;
 mod published;
+mod redirect;
 mod reload;
 #[cfg(test)]
 mod scale;
@@ -140,6 +141,8 @@ struct Agent {
     published: Published,
     audits: AuditKeeper,
     outside: OutsideKeeper,
+    /// Walks through the flow tables in a row that have found no flow whose packets are sent on.
+    walks_without: u32,
     /// Why the kernel is not set as the settings ask.
     kernel_problems: Vec<String>,
     names: NamesKeeper,
@@ -196,7 +199,7 @@ impl Agent {
             "datapath loaded"
         );
         Ok(Self {
-            keeper: DeviceKeeper::new(attachments, settings.interfaces.clone(), &roles),
+            keeper: DeviceKeeper::new(attachments, &settings, &roles),
             addresses,
             model: Model::new(&settings.node_name)
                 .with_node_address(settings.services.node_address),
@@ -212,6 +215,7 @@ impl Agent {
             index_time: Duration::ZERO,
             published,
             outside,
+            walks_without: 0,
             kernel_problems,
             reporter: Reporter::default(),
             notes: Notes::default(),

@@ -6,6 +6,7 @@
 pub mod classify;
 mod dump;
 pub mod grace;
+pub mod openness;
 pub mod route;
 pub mod source;
 pub mod watch;
@@ -15,6 +16,7 @@ use std::net::IpAddr;
 
 pub use classify::{Classified, Criteria, Ground, Obstacle, Role, classify};
 pub use grace::Grace;
+pub use openness::{Closed, openness};
 pub use source::source_addresses;
 pub use watch::{InterfaceError, REREAD, Watcher};
 
@@ -61,6 +63,8 @@ pub struct Device {
     pub lacks_ethernet: bool,
     /// Whether a default route leaves by it.
     pub has_default_route: bool,
+    /// Whether tc filters of others see what it brings; `None` where nobody has looked.
+    pub has_filters: Option<bool>,
 }
 
 /// All devices, by interface index.

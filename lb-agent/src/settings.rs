@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lb_common::id::MAX_INDEX;
 use lb_common::table::config::MAX_CIDRS;
+use serde::{Deserialize, Serialize};
 
 use crate::dataplane::layout::Table;
 use audit::Audit;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub interfaces: InterfaceOverrides,
     /// How programs are attached.
     pub attachment: AttachmentMode,
+    /// Whether packets of flows may be sent on at once, past the host's filters.
+    pub redirect: Redirect,
     /// How long conntrack entries may be idle, by state number; `None` is the default of
     /// `lb_common`.
     pub timeouts: Vec<Option<Duration>>,
@@ -85,6 +88,7 @@ impl Settings {
             service_cidrs: Vec::new(),
             interfaces: InterfaceOverrides::default(),
             attachment: AttachmentMode::default(),
+            redirect: Redirect::default(),
             timeouts: Vec::new(),
             debug_datapath: false,
             outside: Outside::default(),
@@ -204,6 +208,17 @@ pub enum AttachmentMode {
     Probe,
     /// Always a clsact filter.
     Clsact,
+}
+
+/// Whether packets of flows are sent on at once, past the host's filters: see
+/// `docs/decisions/0015-sent-on-at-once.md`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Redirect {
+    /// The host routes and filters every packet.
+    #[default]
+    Off,
+    /// New flows' packets are sent on where nothing else stands in the way.
+    On,
 }
 
 /// Devices by name whose role is given. `*` stands for any characters.

@@ -67,6 +67,9 @@ pub struct DeviceRole {
     /// Why it cannot have the role that it should have.
     #[serde(default)]
     pub obstacle: Option<String>,
+    /// Why its packets go the plain way; `None` where those of new flows may be sent on at once.
+    #[serde(default)]
+    pub plain: Option<String>,
 }
 
 /// How the API server is.

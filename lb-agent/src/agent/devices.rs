@@ -16,10 +16,11 @@ use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::interfaces::{
-    Classified, Criteria, Devices, Grace, Role, Watcher, classify, source_addresses,
+    Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, openness,
+    source_addresses,
 };
 use crate::plan::source_ranges::contains;
-use crate::settings::InterfaceOverrides;
+use crate::settings::{InterfaceOverrides, Redirect, Settings};
 use crate::status::DeviceRole;
 
 /// How soon devices are looked at again after a failure.
@@ -30,6 +31,7 @@ const DEVICE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct DeviceKeeper {
     attachments: Attachments,
     overrides: InterfaceOverrides,
+    redirect: Redirect,
     /// What `DEVICES` holds, as far as this agent wrote it.
     records: BTreeMap<u32, DeviceRecord>,
     /// Devices of which an earlier agent wrote a record, until they are looked at.
@@ -60,7 +62,7 @@ pub(super) struct Site<'a> {
 
 /// A device that should have programs.
 struct Wanted<'a> {
-    name: &'a str,
+    device: &'a Device,
     record: DeviceRecord,
     why: &'static str,
 }
@@ -87,12 +89,13 @@ impl DeviceKeeper {
     /// `roles` are those of the records that an earlier agent wrote.
     pub(super) fn new(
         attachments: Attachments,
-        overrides: InterfaceOverrides,
+        settings: &Settings,
         roles: &BTreeMap<u32, device::Role>,
     ) -> Self {
         Self {
             attachments,
-            overrides,
+            overrides: settings.interfaces.clone(),
+            redirect: settings.redirect,
             records: BTreeMap::new(),
             earlier: roles.keys().copied().collect(),
             grace: Grace::new(roles.iter().map(|(&index, &role)| (index, found(role)))),
@@ -104,8 +107,9 @@ impl DeviceKeeper {
     }
 
     /// Takes over other rules; they apply at the next [`Self::keep`].
-    pub(super) fn set_overrides(&mut self, overrides: InterfaceOverrides) {
-        self.overrides = overrides;
+    pub(super) fn set_rules(&mut self, settings: &Settings) {
+        self.overrides = settings.interfaces.clone();
+        self.redirect = settings.redirect;
     }
 
     /// How many devices have programs.
@@ -143,12 +147,18 @@ impl DeviceKeeper {
     ) -> bool {
         let mut problems = BTreeMap::new();
         let found = self.found(site);
-        self.report(&found, site.devices);
         let wanted = wanted(&found, site);
+        let mut closed = BTreeMap::new();
         for (&index, one) in &wanted {
-            match self.ensure(loaded, dataplane, index, one.record) {
+            let has_strangers = self.attachments.has_strangers(index);
+            let openness = openness(self.redirect, one.device, has_strangers);
+            if let Err(why) = openness {
+                closed.insert(index, why);
+            }
+            let record = one.record.opened(index, openness.is_ok());
+            match self.ensure(loaded, dataplane, index, record) {
                 Ok(true) => tracing::info!(
-                    device = one.name,
+                    device = one.device.name,
                     index,
                     "attached to {}, which {}",
                     one.kind(),
@@ -157,10 +167,11 @@ impl DeviceKeeper {
                 // The next look at the devices finds it gone.
                 Ok(false) | Err(DeviceError::Attach(AttachError::Gone { .. })) => {}
                 Err(error) => {
-                    problems.insert(index, format!("device {}: {error}", one.name));
+                    problems.insert(index, format!("device {}: {error}", one.device.name));
                 }
             }
         }
+        self.report(&found, site.devices, &closed);
         let superfluous: BTreeSet<u32> = self
             .attachments
             .devices()
@@ -203,7 +214,12 @@ impl DeviceKeeper {
     }
 
     /// Notes which devices have a role, and tells once of each that cannot have the one it should.
-    fn report(&mut self, found: &BTreeMap<u32, Classified>, devices: &Devices) {
+    fn report(
+        &mut self,
+        found: &BTreeMap<u32, Classified>,
+        devices: &Devices,
+        closed: &BTreeMap<u32, Closed>,
+    ) {
         let mut obstacles = BTreeMap::new();
         self.roles.clear();
         for (&index, one) in found {
@@ -223,6 +239,7 @@ impl DeviceKeeper {
                 index,
                 why: one.why.to_owned(),
                 obstacle,
+                plain: closed.get(&index).map(ToString::to_string),
             });
         }
         self.obstacles = obstacles;
@@ -279,8 +296,12 @@ fn wanted<'a>(found: &BTreeMap<u32, Classified>, site: &Site<'a>) -> BTreeMap<u3
             }
             Role::None => continue,
         };
-        let name = device.name.as_str();
-        wanted.insert(index, Wanted { name, record, why });
+        let one = Wanted {
+            device,
+            record,
+            why,
+        };
+        wanted.insert(index, one);
     }
     wanted
 }
@@ -290,7 +311,10 @@ impl Agent {
     pub(super) async fn read_devices(&mut self, watcher: &Watcher) {
         self.devices_at = None;
         match watcher.read().await {
-            Ok(devices) => {
+            Ok(mut devices) => {
+                if self.settings.redirect == Redirect::On {
+                    watcher.read_filters(&mut devices).await;
+                }
                 self.devices = devices;
                 self.take_addresses();
                 self.keep_devices();

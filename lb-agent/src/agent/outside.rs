@@ -267,6 +267,7 @@ impl Agent {
         let flows = self.reconciler.dataplane().flows();
         if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
             self.outside.swept(walk, &self.settings.sizes);
+            self.end_redirect(walk);
             tracing::debug!(?walk, "looked through the flow tables");
         }
     }

@@ -1,5 +1,6 @@
 //! Changed settings, taken over by a running agent as a whole or not at all.
 
+use super::timers::now;
 use super::{Agent, audit, setup};
 use crate::config::reload::{Change, Effective};
 
@@ -58,11 +59,14 @@ impl Agent {
             tracing::error!("{error}");
         }
         self.audits.hasten(&self.settings);
-        self.keeper.set_overrides(self.settings.interfaces.clone());
+        self.keeper.set_rules(&self.settings);
+        self.walks_without = 0;
         self.kernel_problems = setup::write_kernel(&self.settings);
         self.outside.outside().set_settings(&self.settings.outside);
         self.write_cidrs();
         self.keep_devices();
+        // What is known of a device may depend on what was asked about it.
+        self.devices_at = Some(now());
         tracing::info!(settings = names.join(", "), "changed settings taken over");
         None
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lb_common::table::config::SEED;
+use lb_common::table::config::{REDIRECT, SEED};
 use tokio::task::JoinSet;
 
 use super::timers::ticks;
@@ -12,7 +12,7 @@ use super::{AgentError, config};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::{Dataplane as _, Write};
-use crate::settings::Settings;
+use crate::settings::{Redirect, Settings};
 use crate::sysctl::{self, local_ports};
 
 /// How often the debug datapath's log is read: its buffer holds what comes in between.
@@ -29,6 +29,10 @@ pub(super) fn write_config(
         settings.sizes.flow_buckets_v4,
         settings.sizes.flow_buckets_v6,
     ));
+    // Off again once no flow is left whose packets are sent on.
+    if settings.redirect == Redirect::On {
+        words.push((REDIRECT, 1));
+    }
     if dataplane.config(SEED) == 0 {
         words.push((SEED, random_seed()?));
     }

@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use lb_common::table::config::REDIRECT;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::config;
 use crate::settings::services::LocalMode;
-use crate::settings::{ApiSettings, Settings, SourceSettings};
+use crate::settings::{ApiSettings, Redirect, Settings, SourceSettings};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "basis.json";
@@ -83,6 +84,9 @@ impl Basis {
             settings.sizes.flow_buckets_v4,
             settings.sizes.flow_buckets_v6,
         ));
+        if settings.redirect == Redirect::On {
+            words.push((REDIRECT, 1));
+        }
         let rules = match settings.services.local_mode {
             LocalMode::NodeCIDR => PodRules::OfNode,
             _ => PodRules::Ranges(settings.services.pods(&[]).to_vec()),

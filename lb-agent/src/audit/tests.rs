@@ -358,7 +358,7 @@ fn damages() -> Vec<(Damage, Vec<Said<'static>>)> {
             |memory| memory.config[5] = 7,
             vec![(
                 Table::Config,
-                "service CIDRs (word 5)",
+                "whether packets may be sent on at once",
                 None,
                 Some("0x0"),
                 Some("0x7"),

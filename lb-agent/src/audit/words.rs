@@ -78,6 +78,9 @@ pub(crate) fn device_text(index: u32, record: &DeviceRecord) -> String {
             format!("an uplink, source addresses: {}", sources.join(", "))
         }
     };
+    if record.is_open() {
+        text.push_str(", packets may be sent on");
+    }
     if !record.belongs_to(index) {
         text.push_str(", the record of another device");
     }
@@ -199,6 +202,7 @@ pub(crate) fn word_name(word: u32) -> String {
     match word {
         config::SERVICE_CIDR_COUNTS => "number of service CIDRs".to_owned(),
         config::FLOW_BUCKETS => "sizes of the flow tables".to_owned(),
+        config::REDIRECT => "whether packets may be sent on at once".to_owned(),
         word if states.contains(&word) => {
             format!("timeout of connection state {}", word - config::TIMEOUTS)
         }

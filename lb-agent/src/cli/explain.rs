@@ -4,6 +4,7 @@
 //! stays in this process. By which device a packet comes and leaves, the host's routes say.
 
 mod decided;
+mod path;
 mod target;
 mod trace;
 mod way;
@@ -11,7 +12,9 @@ mod way;
 use clap::Args;
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Protocol};
+use lb_common::lookup;
 use lb_common::table::device::Role;
+use lb_common::verdict::Reason;
 
 use super::args::{Output, Places};
 use super::error::CliError;
@@ -103,25 +106,40 @@ impl Follow {
         let (flags, now) = (self.tcp_flags, clock::flow_seconds());
         let tuple = tuple::<F>(resolved)?;
         let mut trace = trace(self.role, &tuple, flags, &self.tables, now);
+        if let Some(entry) = trace.entry {
+            let exit = self.device_to::<F>(entry.translated.destination)?;
+            trace.path(&if trace.reason == Reason::Established {
+                path::of_flow(entry.path)
+            } else {
+                let entrance = self.device_to::<F>(entry.translated.source)?;
+                let destination = entry.translated.destination;
+                let is_pods = lookup::in_cluster_cidr::<F>(&self.tables, destination);
+                path::of_new(entrance, exit, is_pods)
+            });
+        }
         if let Some(entry) = trace.entry
             && self.role == Role::Uplink
         {
-            let backend = address_of(F::mapped(entry.translated.destination));
-            let way = way::way(backend)?;
-            let uplink = match way {
-                Some(Way::Device(index)) => way::device(&self.devices, index),
-                Some(Way::Local) | None => None,
-            };
+            let uplink = self.device_to::<F>(entry.translated.destination)?.cloned();
             match uplink.filter(|device| device.role == Some(Role::Uplink)) {
                 Some(uplink) => {
                     self.tables.leave_by(uplink.sources.clone());
-                    trace.leave(&way::name(uplink), flags, &self.tables, now);
+                    trace.leave(&way::name(&uplink), flags, &self.tables, now);
                 }
                 None => trace.stay(),
             }
         }
         let client = resolved.client_name.as_deref();
         Ok(explanation(&resolved.notes, client, &trace, services))
+    }
+
+    /// The device with a role by which packets leave for `address`.
+    fn device_to<F: Family>(&self, address: F::Address) -> Result<Option<&DeviceInput>, CliError> {
+        let way = way::way(address_of(F::mapped(address)))?;
+        Ok(match way {
+            Some(Way::Device(index)) => way::device(&self.devices, index),
+            Some(Way::Local) | None => None,
+        })
     }
 }
 

@@ -441,6 +441,8 @@ fn device_inputs() -> [DeviceInput; 5] {
             role: Some(Role::Workload),
             why: Some("has its other end in another namespace".to_owned()),
             obstacle: None,
+            is_open: false,
+            plain: Some("the setting datapath.redirect is Off".to_owned()),
             sources: Vec::new(),
             bridge: bridge.map(str::to_owned),
             has_ingress,
@@ -453,12 +455,15 @@ fn device_inputs() -> [DeviceInput; 5] {
             role: None,
             why: None,
             obstacle: None,
+            plain: None,
             ..device(9, None, None, true, true)
         },
         DeviceInput {
             role: Some(Role::Uplink),
             why: Some("has an address of the Node".to_owned()),
             obstacle: None,
+            is_open: true,
+            plain: None,
             sources: vec![socket("192.0.2.1:1").ip(), socket("[2001:db8::1]:1").ip()],
             ..device(2, Some("eth0"), None, true, true)
         },
@@ -466,6 +471,7 @@ fn device_inputs() -> [DeviceInput; 5] {
             role: None,
             why: Some("is a tunnel".to_owned()),
             obstacle: Some("its packets have no Ethernet header".to_owned()),
+            plain: None,
             ..device(3, Some("wg0"), None, false, false)
         },
     ]

@@ -99,6 +99,10 @@ pub struct DeviceInput {
     pub why: Option<String>,
     /// Why it cannot have the role that it should have.
     pub obstacle: Option<String>,
+    /// Whether packets of new flows that it brings may be sent on at once.
+    pub is_open: bool,
+    /// Why not, as far as the agent has said.
+    pub plain: Option<String>,
     /// The addresses by which flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
     /// The bridge it is a port of, by name, or by index where that is gone.

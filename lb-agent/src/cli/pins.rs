@@ -301,6 +301,8 @@ impl Reader for PinnedReader {
                 name: device_name(index),
                 role: record.map(DeviceRecord::role),
                 why: told.get(&index).map(|one| one.why.clone()),
+                is_open: record.is_some_and(DeviceRecord::is_open),
+                plain: told.get(&index).and_then(|one| one.plain.clone()),
                 obstacle: told.remove(&index).and_then(|one| one.obstacle),
                 sources: record.map(sources).unwrap_or_default(),
                 bridge: bridge

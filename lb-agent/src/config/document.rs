@@ -41,6 +41,8 @@ pub struct Document {
     pub interfaces: Interfaces,
     /// How programs are attached.
     pub attachment: Option<Attachment>,
+    /// How packets go.
+    pub datapath: Datapath,
     /// The health server.
     pub health: Health,
     /// The metrics server.
@@ -162,6 +164,14 @@ pub enum Attachment {
     Probe,
     /// Always a clsact filter.
     Clsact,
+}
+
+/// How packets go.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Datapath {
+    /// Whether packets of flows may be sent on at once, past the host's filters.
+    pub redirect: Option<settings::Redirect>,
 }
 
 /// The server of `/healthz`, `/livez` and the health-check node ports.

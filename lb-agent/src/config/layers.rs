@@ -18,11 +18,11 @@ use super::text::{self, Mistake};
 use super::tree::{Tree, json_leaves, put};
 use super::value::{Bind, NodePortAddress, StateName, Timeout};
 use super::without_effect;
-use crate::settings::Sizes;
 use crate::settings::audit::Audit;
 use crate::settings::client::ApiClient;
 use crate::settings::outside::{HEALTH_PORT, HEALTH_TIMEOUT, METRICS_PORT};
 use crate::settings::services::{LocalMode, Masquerade};
+use crate::settings::{Redirect, Sizes};
 
 /// Where a setting comes from, in the order of precedence, weakest first.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -259,6 +259,9 @@ fn defaults() -> Document {
             })
             .collect(),
         attachment: Some(Attachment::Probe),
+        datapath: document::Datapath {
+            redirect: Some(Redirect::default()),
+        },
         health: Health {
             bind_address: Some(Bind::At(([0, 0, 0, 0], HEALTH_PORT).into())),
             timeout: Some(Timeout(HEALTH_TIMEOUT)),

@@ -25,10 +25,11 @@ pub struct Effective {
 }
 
 /// Settings that a running agent takes over; all others need a restart.
-const LIVE: [&str; 8] = [
+const LIVE: [&str; 9] = [
     "timeouts",
     "serviceCIDRs",
     "interfaces",
+    "datapath.redirect",
     "health",
     "metrics",
     "conntrack",

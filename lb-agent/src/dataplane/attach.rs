@@ -132,6 +132,13 @@ impl Attachments {
             .map(|(&interface, &(method, _))| (interface, method))
     }
 
+    /// Whether tcx has programs of others for what the device brings. True where that cannot be told.
+    pub fn has_strangers(&self, interface: u32) -> bool {
+        let is_tcx = |&(method, _): &(Method, Role)| method == Method::Tcx;
+        let own = u32::from(self.attached.get(&interface).is_some_and(is_tcx));
+        syscall::count_tcx(interface, Hook::Ingress).map_or(true, |count| count > own)
+    }
+
     /// Whether the device has the programs of this role.
     pub fn contains(&self, interface: u32, role: Role) -> bool {
         let attached = self.attached.get(&interface);

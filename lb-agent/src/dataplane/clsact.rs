@@ -21,8 +21,10 @@ use tokio::task::JoinSet;
 use super::bpffs::{PinPaths, read_dir_or_empty};
 use super::load::{UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
 
-/// Ours among the filters of one priority.
-const HANDLE: TcHandle = TcHandle::new(0, 0x5354);
+/// Ours among the filters of one priority, as a number.
+pub const HANDLE_NUMBER: u16 = 0x5354;
+/// The same as aya has it.
+const HANDLE: TcHandle = TcHandle::new(0, HANDLE_NUMBER);
 /// Before all others at ingress.
 const INGRESS_PRIORITY: u16 = 1;
 /// After all others at egress.

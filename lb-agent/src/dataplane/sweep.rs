@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use lb_common::family::{Family, V4, V6};
+use lb_common::flow::{FlowEntry, Path};
 use lb_common::flows::{Control, Location, Slot, Tidied};
 use lb_common::id::Seconds;
 
@@ -29,12 +30,21 @@ const STEP_BUDGET: Duration = Duration::from_millis(8);
 pub struct Walk {
     /// Entries that are there, two for each flow.
     pub entries: u64,
+    /// Those of them whose packets are sent on at once.
+    pub sent_on: u64,
     /// Entries freed.
     pub removed: u64,
     /// Entries whose time stamp was brought up to their partner's.
     pub restamped: u64,
     /// Claims freed that were left behind.
     pub unstuck: u64,
+}
+
+impl Walk {
+    fn keep<F: Family>(&mut self, entry: &FlowEntry<F>) {
+        self.entries += 1;
+        self.sent_on += u64::from(entry.path == Path::SentOn);
+    }
 }
 
 /// Where a walk is.
@@ -91,9 +101,9 @@ impl Sweeper {
             for_each_slot(&table, self.next_bucket..end, |location, slot| match slot {
                 Slot::Free => {}
                 Slot::Published(found) => match table.tidy(&found, now, GRACE) {
-                    Tidied::Kept => self.walk.entries += 1,
+                    Tidied::Kept => self.walk.keep(&found.entry),
                     Tidied::Restamped => {
-                        self.walk.entries += 1;
+                        self.walk.keep(&found.entry);
                         self.walk.restamped += 1;
                     }
                     Tidied::Removed => self.walk.removed += 1,

@@ -90,6 +90,23 @@ pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Re
     bpf_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
 }
 
+/// How many programs are on a tcx hook; 0 where the kernel has none.
+pub fn count_tcx(interface: u32, hook: Hook) -> io::Result<u32> {
+    let mut attributes = zeroed_attributes();
+    attributes.query.__bindgen_anon_1.target_ifindex = interface;
+    attributes.query.attach_type = attach_type(hook) as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
+        Ok(_) => {
+            // SAFETY: it was written above; any bytes are one.
+            let query = unsafe { attributes.query };
+            // SAFETY: both of the union's members are this number.
+            Ok(unsafe { query.__bindgen_anon_2.prog_cnt })
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
 /// Replaces the program of `link`: a packet meets the old one or the new one. `ENOLINK` where the
 /// device is gone.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {

@@ -8,14 +8,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::channel::mpsc::UnboundedReceiver;
+use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::tc::TcMessage;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use super::dump::dump;
 use super::{Device, Devices, Kind};
 use crate::clock;
+use crate::dataplane::clsact::HANDLE_NUMBER;
 
 /// A new device makes a burst of events; they are answered together.
 const DEBOUNCE: Duration = Duration::from_millis(3);
@@ -148,6 +150,23 @@ impl Watcher {
         Ok(devices)
     }
 
+    /// Notes of each of `devices` whether filters of others see what it brings.
+    pub async fn read_filters(&self, devices: &mut Devices) {
+        for (&index, device) in devices {
+            let Ok(interface) = i32::try_from(index) else {
+                continue;
+            };
+            let request = self.handle.traffic_filter(interface).get().ingress();
+            let filters: Result<Vec<_>, _> = request.execute().try_collect().await;
+            device.has_filters = match filters {
+                Ok(filters) => Some(filters.iter().any(is_of_others)),
+                // No qdisc for them.
+                Err(rtnetlink::Error::NetlinkError(_)) => Some(false),
+                Err(_) => None,
+            };
+        }
+    }
+
     async fn links(&self) -> Result<Devices, InterfaceError> {
         let request = || RouteNetlinkMessage::GetLink(LinkMessage::default());
         let take = |devices: &mut Devices, message| {
@@ -184,6 +203,13 @@ impl Watcher {
         }
         Ok(indices)
     }
+}
+
+/// Whether a filter is none of ours. Without a handle it is the head of several that follow.
+fn is_of_others(filter: &TcMessage) -> bool {
+    let handle = filter.header.handle;
+    let is_ours = handle.major == 0 && handle.minor == HANDLE_NUMBER;
+    !is_ours && (handle.major, handle.minor) != (0, 0)
 }
 
 /// The length of a prefix that has room for one address only.

@@ -148,6 +148,11 @@ impl<F: Family> Trace<F> {
         }
     }
 
+    /// Packets of the flow leave the hook so.
+    pub fn path(&mut self, how: &str) {
+        self.step("path", how.to_owned());
+    }
+
     /// The backend is on this node, or behind a device without programs.
     pub fn stay(&mut self) {
         if self.entry.is_some() && self.role == Role::Uplink {

@@ -119,6 +119,8 @@ mod tests {
             role,
             why: None,
             obstacle: None,
+            is_open: false,
+            plain: None,
             sources: Vec::new(),
             bridge: None,
             has_ingress: true,

@@ -103,6 +103,10 @@ impl<'a> Tables for &'a Fake {
         false
     }
 
+    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: bool) -> bool {
+        false
+    }
+
     fn source_address<F: Family>(&self) -> F::Address {
         let address = mapped(std::net::IpAddr::from([192, 0, 2, 1]));
         F::from_mapped(address).unwrap_or_else(|| F::from_halves([0; 2]))

@@ -21,6 +21,7 @@ pub fn interfaces_into(
         text("EGRESS"),
         text("STATE"),
         text("PATH").wide(),
+        text("PLAIN BECAUSE").wide(),
         text("SOURCES").wide(),
         text("WHY").wide(),
     ]);
@@ -42,6 +43,7 @@ pub fn interfaces_into(
             hook(interface.egress),
             Cell::toned(interface.state, tone),
             interface.path.into(),
+            or_none(interface.path_why.as_deref()),
             or_none((!sources.is_empty()).then_some(sources.as_str())),
             or_none(why(interface).as_deref()),
         ]);

@@ -22,8 +22,11 @@ pub struct InterfaceView {
     pub why: Option<String>,
     /// Why it cannot be an uplink, though it should be one.
     pub obstacle: Option<String>,
-    /// How packets are translated on it: `tc`, or `none`.
+    /// How packets of new flows go that are translated on it: `redirect` where they may be sent on at
+    /// once, `tc` where the host routes them, or `none`.
     pub path: &'static str,
+    /// Why the host routes them.
+    pub path_why: Option<String>,
     /// By which addresses flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
     /// The bridge it is a port of.
@@ -52,11 +55,12 @@ pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
             },
             why: device.why.clone(),
             obstacle: device.obstacle.clone(),
-            path: if device.has_ingress || device.has_egress {
-                "tc"
-            } else {
-                "none"
+            path: match (device.has_ingress || device.has_egress, device.is_open) {
+                (true, true) => "redirect",
+                (true, false) => "tc",
+                (false, _) => "none",
             },
+            path_why: device.plain.clone().filter(|_| !device.is_open),
             sources: device.sources.clone(),
             bridge: device.bridge.clone(),
             ingress: device.has_ingress,

@@ -1,0 +1,102 @@
+//! How packets of a flow leave the hook: routed by the host, bridged, or sent on at once.
+
+use lb_common::flow::Path;
+use lb_common::table::device::Role;
+
+use crate::cli::inputs::DeviceInput;
+
+use super::way::name;
+
+/// How packets of a flow that is known leave.
+pub(super) fn of_flow(path: Path) -> String {
+    match path {
+        Path::Routed => "the host routes the packets of this flow",
+        Path::Bridged => "client and backend share a bridge, which takes the packets of this flow",
+        Path::SentOn => {
+            "packets of this flow are sent on at once, past the host's filters, whatever the settings \
+             say by now"
+        }
+    }
+    .to_owned()
+}
+
+/// How those of a new one would, that come by one device and leave by the other. `is_pods` says whether
+/// the backend has an address of pods.
+pub(super) fn of_new(
+    entrance: Option<&DeviceInput>,
+    exit: Option<&DeviceInput>,
+    is_pods: bool,
+) -> String {
+    let (Some(entrance), Some(exit)) = (entrance, exit) else {
+        return "the host routes the packets: not both ways lead over a device with programs"
+            .to_owned();
+    };
+    for device in [entrance, exit] {
+        if !device.is_open {
+            let name = name(device);
+            return match &device.plain {
+                Some(why) => format!("the host routes the packets: {name}: {why}"),
+                None => format!("the host routes the packets: {name} is closed"),
+            };
+        }
+    }
+    if entrance.role == Some(Role::Workload) && exit.role == Some(Role::Uplink) && !is_pods {
+        return "the host routes the packets: the backend's address is in no cluster CIDR, and what \
+                leaves for such addresses is often masqueraded"
+            .to_owned();
+    }
+    format!(
+        "packets are sent on at once, in by {} and out by {}, past the host's filters, if the host knows \
+         both neighbours",
+        name(entrance),
+        name(exit)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(index: u32, role: Role, plain: Option<&str>) -> DeviceInput {
+        DeviceInput {
+            index,
+            name: Some(format!("d{index}")),
+            role: Some(role),
+            why: None,
+            obstacle: None,
+            is_open: plain.is_none(),
+            plain: plain.map(str::to_owned),
+            sources: Vec::new(),
+            bridge: None,
+            has_ingress: true,
+            has_egress: true,
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_way_of_a_new_flow_is_named() {
+        let (pod, other) = (
+            device(1, Role::Workload, None),
+            device(2, Role::Workload, None),
+        );
+        let uplink = device(3, Role::Uplink, None);
+        let closed = device(4, Role::Uplink, Some("the setting is off"));
+        for (entrance, exit, is_pods, expected) in [
+            (Some(&pod), Some(&other), false, "in by d1 and out by d2"),
+            (
+                Some(&uplink),
+                Some(&uplink),
+                false,
+                "in by d3 and out by d3",
+            ),
+            (Some(&pod), Some(&uplink), true, "in by d1 and out by d3"),
+            (Some(&pod), Some(&uplink), false, "no cluster CIDR"),
+            (Some(&pod), Some(&closed), true, "d4: the setting is off"),
+            (Some(&closed), Some(&pod), true, "d4: the setting is off"),
+            (Some(&pod), None, true, "not both ways"),
+        ] {
+            let told = of_new(entrance, exit, is_pods);
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}
