@@ -36,6 +36,14 @@ fn streams_recover_with_routed_veths() {
     on_stage(CniShape::Routed, stage, CHECKS);
 }
 
+/// What is too large to be sent on at once goes the plain way, where the host answers.
+#[test]
+fn streams_recover_where_packets_are_sent_on() {
+    let redirect = "datapath: {redirect: \"On\"}\n";
+    let stage = Stage::build_with_outside(CniShape::Routed, redirect, |_lab| Ok(()));
+    on_stage(CniShape::Routed, stage, CHECKS);
+}
+
 /// The tunnel itself has no router that could say anything but the node.
 #[test]
 fn streams_recover_over_vxlan() {

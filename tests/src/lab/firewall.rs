@@ -44,8 +44,9 @@ pub(super) fn open_to_nodes(node: &Namespace) -> Result<()> {
 
 /// The rules in nftables' language.
 ///
-/// Neighbour discovery is accepted because with `br_netfilter` it is forwarded, between pods of one
-/// bridge, from link-local addresses.
+/// Neighbour discovery and what multicast listeners report are accepted because with `br_netfilter`
+/// they are forwarded, between pods of one bridge, from link-local addresses: what is left to be
+/// dropped is somebody's mistake.
 fn rules() -> String {
     format!(
         "table inet lab {{
@@ -61,7 +62,8 @@ fn rules() -> String {
                 ip daddr {CLUSTER_CIDR_V4} accept
                 ip6 saddr {CLUSTER_CIDR_V6} accept
                 ip6 daddr {CLUSTER_CIDR_V6} accept
-                icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+                icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
+                icmpv6 type {{ mld2-listener-report, mld-listener-done }} accept
                 counter
             }}
         }}\n"

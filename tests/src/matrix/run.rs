@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Result, ensure};
 
 use super::{
-    Cell, Expectation, Standing, cover::cover, expectation, masquerade, stage::MatrixStage,
-    standing,
+    Cell, Expectation, Standing, cover::cover, dimension::Path, expectation, masquerade,
+    stage::MatrixStage, standing,
 };
 use crate::{clock, lab::CniShape};
 
@@ -52,14 +52,24 @@ impl Selected {
     }
 }
 
-/// Tries the selected cells of one shape, and kube-proxy's table of who is masqueraded.
+/// Tries the selected cells of one shape on each path that runs, and kube-proxy's table of who is
+/// masqueraded.
 pub fn run(selected: Selected, shape: CniShape) -> Result<()> {
-    let mut cells = selected.cells();
-    cells.retain(|cell| cell.shape == shape);
+    for path in Path::ALL {
+        let mut cells = selected.cells();
+        cells.retain(|cell| cell.shape == shape && cell.path == path);
+        if !cells.is_empty() {
+            run_on(path, shape, &cells)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_on(path: Path, shape: CniShape, cells: &[Cell]) -> Result<()> {
     let started = clock::now();
-    let stage = MatrixStage::build(shape)?;
+    let stage = MatrixStage::build(shape, path)?;
     let built = started.elapsed();
-    let failures = attempt_all(&stage, &cells);
+    let failures = attempt_all(&stage, cells);
     let tried = started.elapsed();
     let told = failures.iter().take(TOLD);
     let told = told.map(|(cell, error)| format!("\n  {cell}: {}: {error}", expectation(*cell)));
@@ -76,9 +86,9 @@ pub fn run(selected: Selected, shape: CniShape) -> Result<()> {
     );
     masquerade::check(&stage, shape).inspect_err(|_| stage.print_diagnosis())?;
     eprintln!(
-        "  {shape}: {} cells ({}), built in {built:.1?}, tried in {:.1?}, masquerade table in {:.1?}",
+        "  {shape}, {path}: {} cells ({}), built in {built:.1?}, tried in {:.1?}, masquerade table in {:.1?}",
         cells.len(),
-        summary(&cells),
+        summary(cells),
         tried.saturating_sub(built),
         started.elapsed().saturating_sub(tried),
     );

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Cell, Expectation, Seen,
-    dimension::{Address, Backend, Family, Source},
+    dimension::{Address, Backend, Family, Path, Source},
     expectation,
 };
 use crate::{
@@ -38,9 +38,18 @@ pub struct MatrixStage {
 }
 
 impl MatrixStage {
-    /// Builds the cluster; when it returns, every agent serves, also clients from outside.
-    pub fn build(shape: CniShape) -> Result<Self> {
+    /// Builds the cluster, in which packets take `path` where they can; when it returns, every agent
+    /// serves, also clients from outside.
+    pub fn build(shape: CniShape, path: Path) -> Result<Self> {
         let mut cluster = Cluster::build(shape, 3)?;
+        if path == Path::Redirect {
+            // To other nodes only addresses of pods are sent on.
+            let (v4, v6) = (address::CLUSTER_CIDR_V4, address::CLUSTER_CIDR_V6);
+            cluster.set_config(&format!(
+                "datapath: {{redirect: \"On\"}}\n\
+                 localTraffic: {{clusterCIDRs: [\"{v4}\", \"{v6}\"]}}\n"
+            ))?;
+        }
         let lab = &mut cluster.lab;
         lab.add_outside()?;
         lab.add_pods(&[("client", 1), ("web-1", 1), ("web-2", 2), ("far", 3)])?;

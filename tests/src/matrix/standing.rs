@@ -26,8 +26,7 @@ pub fn standing(cell: Cell) -> Standing {
         return Standing::Senseless(reason);
     }
     match cell.path {
-        Path::Tc => {}
-        Path::Redirect => return Standing::NotYet("no redirects"),
+        Path::Tc | Path::Redirect => {}
         Path::Xdp => return Standing::NotYet("no XDP"),
     }
     match (cell.source, cell.address) {
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cell_stands_somewhere_and_those_on_one_path_are_a_third() {
+    fn each_cell_stands_somewhere_and_those_on_two_paths_are_two_thirds_at_most() {
         let all = Cell::all().len();
         let senseless = count(|standing| matches!(standing, Standing::Senseless(_)));
         let not_yet = count(|standing| matches!(standing, Standing::NotYet(_)));
@@ -117,6 +116,6 @@ mod tests {
         assert_eq!(senseless + not_yet + runs, all);
         // What makes sense makes sense on every path.
         assert_eq!((all - senseless) % 3, 0);
-        assert!(runs * 3 < all - senseless);
+        assert!(runs * 3 < 2 * (all - senseless));
     }
 }
