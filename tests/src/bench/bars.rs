@@ -21,6 +21,14 @@ pub(super) const CONNECT_TC: Bar = Bar::AtMost(1.10);
 pub(super) const CONNECTIONS_TC: Bar = Bar::AtLeast(1.0);
 /// UDP packets a second by tc, to nftables.
 pub(super) const UDP_TC: Bar = Bar::AtLeast(1.03);
+/// Connections a second where packets are sent on at once, to nftables.
+pub(super) const CONNECTIONS_REDIRECT: Bar = Bar::AtLeast(1.08);
+/// UDP packets a second, likewise.
+pub(super) const UDP_REDIRECT: Bar = Bar::AtLeast(1.15);
+/// The same, to direct.
+pub(super) const UDP_REDIRECT_BESIDE_DIRECT: Bar = Bar::AtLeast(1.0);
+/// The same by a node port to another node, to nftables.
+pub(super) const NODE_PORT_REDIRECT: Bar = Bar::AtLeast(1.15);
 /// Bulk TCP, to direct.
 pub(super) const BULK: Bar = Bar::AtLeast(0.98);
 /// From an event to the maps, the middle change, in milliseconds.
@@ -157,9 +165,15 @@ impl Requirement {
         }
     }
 
+    /// Whether a contender is ours by its path, or by the one that there is: `steerage, tc`, `steerage`.
+    fn is_path(&self, contender: &str) -> bool {
+        let ours = contender.strip_prefix("steerage");
+        ours.is_some_and(|rest| rest.strip_prefix(", ").is_none_or(|path| path == self.path))
+    }
+
     fn is_of(&self, row: &Row) -> bool {
         row.group == self.group
-            && row.contender.starts_with("steerage")
+            && self.is_path(&row.contender)
             && row.metric.starts_with(self.metric)
             && self.cases.iter().any(|case| row.case.contains(case))
             && match self.limit {
@@ -282,9 +296,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement::new(
         "connections a second",
         "redirect",
-        Limit::Ratio(Bar::AtLeast(1.08)),
+        Limit::Ratio(CONNECTIONS_REDIRECT),
     )
-    .than("nftables", "nftables"),
+    .than("nftables", "nftables")
+    .rows("net", &["services"], "connections")
+    .explained("Connections a second"),
     Requirement::new("connections a second", "tc", Limit::Ratio(CONNECTIONS_TC))
         .than("nftables", "nftables")
         .rows("net", &["services"], "connections")
@@ -292,9 +308,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement::new(
         "UDP packets a second",
         "redirect",
-        Limit::Ratio(Bar::AtLeast(1.15)),
+        Limit::Ratio(UDP_REDIRECT),
     )
-    .than("nftables", "nftables"),
+    .than("nftables", "nftables")
+    .rows("net", &["services"], "UDP packets")
+    .explained("Packets a second"),
     Requirement::new("UDP packets a second", "tc", Limit::Ratio(UDP_TC))
         .than("nftables", "nftables")
         .rows("net", &["services"], "UDP packets")
@@ -302,9 +320,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement::new(
         "UDP packets a second",
         "redirect",
-        Limit::Ratio(Bar::AtLeast(1.0)),
+        Limit::Ratio(UDP_REDIRECT_BESIDE_DIRECT),
     )
-    .than("direct through the same node", "direct"),
+    .than("direct through the same node", "direct")
+    .rows("net", &["services"], "UDP packets")
+    .explained("Packets a second"),
     Requirement::new("bulk TCP", "tc", Limit::Ratio(BULK))
         .than("direct", "direct")
         .rows("net", &["services"], "bulk TCP")
@@ -312,9 +332,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement::new(
         "NodePort to a remote backend, packets a second",
         "redirect",
-        Limit::Ratio(Bar::AtLeast(1.15)),
+        Limit::Ratio(NODE_PORT_REDIRECT),
     )
-    .than("nftables", "nftables"),
+    .than("nftables", "nftables")
+    .rows("net", &["node port, remote backend"], "UDP packets")
+    .explained("Packets a second"),
     Requirement::new(
         "NodePort to a remote backend, packets a second",
         "XDP",
@@ -451,6 +473,20 @@ mod tests {
         assert_eq!((missed, of), (2, 3));
         assert_eq!(farthest.ratio.map(|it| it > 1.205), Some(true));
         assert!((by - 0.1).abs() < 0.001);
+    }
+
+    #[test]
+    fn a_requirement_is_judged_by_rows_of_its_own_path_alone() {
+        let mut kept = run(&[1.0]);
+        for contender in ["steerage, redirect", "nftables"] {
+            kept.rows.push(Row {
+                contender: contender.into(),
+                ratio: Some(1.5),
+                ..kept.rows[0].clone()
+            });
+        }
+        let standing = connect("tc").standing(&kept);
+        assert!(matches!(standing, Standing::Met { .. }), "{standing:?}");
     }
 
     #[test]

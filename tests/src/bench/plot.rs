@@ -145,7 +145,13 @@ const NODE_PORT_SIZES: &[(&str, &str)] = &[
     ("node port, remote backend, cluster of 50000", "50 000"),
 ];
 /// Who carries packets.
-const CONTENDERS: &[&str] = &["steerage, tc", "nftables", "iptables", "direct"];
+const CONTENDERS: &[&str] = &[
+    "steerage, tc",
+    "steerage, redirect",
+    "nftables",
+    "iptables",
+    "direct",
+];
 
 impl Plot {
     /// The picture, if any of `rows` is in it; without what none of them is about.

@@ -32,15 +32,31 @@ pub(super) struct Bars {
 }
 
 /// All paths there are.
-pub(super) const PATHS: &[OurPath] = &[OurPath {
-    name: "steerage, tc",
-    settings: "",
-    bars: Bars {
-        connect: Some(bars::CONNECT_TC),
-        connections: Some(bars::CONNECTIONS_TC),
-        datagrams: Some(bars::UDP_TC),
-        datagrams_beside_direct: None,
-        node_port: None,
-        bulk: Some(bars::BULK),
+pub(super) const PATHS: &[OurPath] = &[
+    OurPath {
+        name: "steerage, tc",
+        settings: "",
+        bars: Bars {
+            connect: Some(bars::CONNECT_TC),
+            connections: Some(bars::CONNECTIONS_TC),
+            datagrams: Some(bars::UDP_TC),
+            datagrams_beside_direct: None,
+            node_port: None,
+            bulk: Some(bars::BULK),
+        },
     },
-}];
+    OurPath {
+        name: "steerage, redirect",
+        // To the other node only addresses of pods are sent on.
+        settings: "datapath: {redirect: \"On\"}\n\
+                   localTraffic: {clusterCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\n",
+        bars: Bars {
+            connect: None,
+            connections: Some(bars::CONNECTIONS_REDIRECT),
+            datagrams: Some(bars::UDP_REDIRECT),
+            datagrams_beside_direct: Some(bars::UDP_REDIRECT_BESIDE_DIRECT),
+            node_port: Some(bars::NODE_PORT_REDIRECT),
+            bulk: None,
+        },
+    },
+];
