@@ -23,9 +23,11 @@ mod onward;
 mod portless;
 mod side;
 mod source;
+mod transit;
 
 pub use self::glance::{Glance, glance};
 pub use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
+pub use self::transit::{Fate, Transit, Way, Ways, transit};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;

@@ -274,6 +274,18 @@ impl<F: Family> Offer<F> {
         })
     }
 
+    /// Bytes from its Ethernet header to the end of the IP packet.
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Its TTL or hop limit, which is 2 at least.
+    #[inline(always)]
+    pub const fn ttl(&self) -> u8 {
+        self.ttl
+    }
+
     /// Sends the packet on: asks for its way, cuts off what is behind it, counts its TTL down. Gives the
     /// device that it is to leave by; `None`, with the packet unchanged, where it must go the plain way.
     #[inline(always)]

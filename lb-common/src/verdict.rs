@@ -125,6 +125,9 @@ reasons! {
     /// A packet of a flow that is sent on went to the host nevertheless: it is too large, its TTL ends
     /// here, it has options, or no route leads on; the host answers, or routes it.
     NotSentOn = 30, Note, "not_sent_on";
+    /// A packet was translated at both of its hooks and sent on where its frame came in
+    /// (`datapath.xdp`): it is counted under what the two hooks would have said, too.
+    ByXdp = 31, Note, "by_xdp";
 }
 
 /// Slots of `COUNTERS`: more than there are reasons, so that a new one needs no new map.

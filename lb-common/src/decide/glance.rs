@@ -53,8 +53,8 @@ impl Glance {
 /// Offset of the IP header behind an Ethernet header without tags.
 const L3: usize = 14;
 /// Bytes to where the ports of a plain packet end.
-const PORTS_END_V4: usize = L3 + 24;
-const PORTS_END_V6: usize = L3 + 44;
+pub(super) const PORTS_END_V4: usize = L3 + 24;
+pub(super) const PORTS_END_V6: usize = L3 + 44;
 /// Bytes to where the flags of a plain TCP segment end.
 const FLAGS_END_V4: usize = L3 + 34;
 const FLAGS_END_V6: usize = L3 + 54;
@@ -85,60 +85,91 @@ fn at_family<F: Family, S: Side>(
     let Some((protocol, from)) = plain::<F>(packet) else {
         return Glance::UNCLEAR;
     };
-    let tuple = tuple::<F>(&from, protocol);
+    let told = tell::<F, S>(packet, protocol, &from, now, tables);
+    let Glance { is_clear, verdict } = told.glance;
+    if !is_clear || !matches!(verdict.action, Action::Translate) {
+        return told.glance;
+    }
+    let is_udp = matches!(protocol, Protocol::Udp);
+    match translate::<F>(packet, is_udp, &from, &told.to) {
+        Some(()) => told.glance,
+        None => Glance::clear(Verdict::drop(Reason::RewriteFailed)),
+    }
+}
+
+/// What a glance tells, before anything is done.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    /// What becomes of the packet; nothing is translated yet.
+    pub(super) glance: Glance,
+    /// What it is translated to, if it is.
+    pub(super) to: TupleWords,
+}
+
+/// What a glance tells of a packet with `protocol` that goes `from` one end to the other.
+#[inline(always)]
+pub(super) fn tell<F: Family, S: Side>(
+    packet: &mut impl PacketRewrite,
+    protocol: Protocol,
+    from: &TupleWords,
+    now: impl FnOnce() -> Seconds,
+    tables: &impl Tables,
+) -> Told {
+    let told = |glance| Told { glance, to: *from };
+    let tuple = tuple::<F>(from, protocol);
     let concerns = lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple);
     if !concerns {
         if S::HOOK == Hook::Ingress && lookup::in_few_service_cidrs::<F>(tables, tuple.destination)
         {
-            return Glance::clear(Verdict::drop(Reason::UnallocatedAddress));
+            return told(Glance::clear(Verdict::drop(Reason::UnallocatedAddress)));
         }
         if S::HOOK == Hook::Egress || !onward::may_be_answer(tables, &tuple) {
-            return Glance::clear(Verdict::pass(Reason::NotService));
+            return told(Glance::clear(Verdict::pass(Reason::NotService)));
         }
     }
     let is_udp = matches!(protocol, Protocol::Udp);
     if !is_udp && !is_plain_segment::<F>(packet) {
-        return Glance::UNCLEAR;
+        return told(Glance::UNCLEAR);
     }
     // What ingress leaves as it is may be an answer that egress restores.
     let hook = if concerns { S::HOOK } else { Hook::Egress };
-    let key = KeyWords::of::<F>(&from, protocol, hook);
+    let key = KeyWords::of::<F>(from, protocol, hook);
     let Some(known) = flow_table::<F, _>(tables).peek(key, now()) else {
-        return Glance::UNCLEAR;
+        return told(Glance::UNCLEAR);
     };
     let is_original = matches!(known.direction, Direction::Original);
     if !concerns {
         let is_answer = !is_original
             && matches!(known.path, Path::SentOn)
             && conntrack::is_steady(known.state, known.direction);
-        return if is_answer {
+        return told(if is_answer {
             Glance::clear(Verdict {
                 path: Path::SentOn,
                 ..Verdict::pass(Reason::NotService)
             })
         } else {
             Glance::UNCLEAR
-        };
+        });
     }
     let is_orphan =
         is_udp && is_original && S::HOOK == Hook::Ingress && !serves(known.backend, tables);
     let is_bridged = matches!(known.path, Path::Bridged);
     if is_orphan || is_bridged || !conntrack::is_steady(known.state, known.direction) {
-        return Glance::UNCLEAR;
+        return told(Glance::UNCLEAR);
     }
-    match translate::<F>(packet, is_udp, &from, &known.translated) {
-        Some(()) => Glance::clear(Verdict {
+    Told {
+        glance: Glance::clear(Verdict {
             action: Action::Translate,
             reason: Reason::Established,
             path: known.path,
         }),
-        None => Glance::clear(Verdict::drop(Reason::RewriteFailed)),
+        to: known.translated,
     }
 }
 
 /// Protocol, addresses and ports of a whole TCP or UDP packet without options or extension headers.
 #[inline(always)]
-fn plain<F: Family>(packet: &mut impl PacketRewrite) -> Option<(Protocol, TupleWords)> {
+pub(super) fn plain<F: Family>(packet: &mut impl PacketRewrite) -> Option<(Protocol, TupleWords)> {
     let present = packet.length();
     let (number, length, from) = if F::IS_V6 {
         let head = packet.head::<PORTS_END_V6>()?;
@@ -177,7 +208,8 @@ fn plain<F: Family>(packet: &mut impl PacketRewrite) -> Option<(Protocol, TupleW
     is_whole.then_some((protocol, from))
 }
 
-const fn l4<F: Family>() -> u32 {
+/// Where the transport header of a plain packet is.
+pub(super) const fn l4<F: Family>() -> u32 {
     if F::IS_V6 { L4_V6 } else { L4_V4 }
 }
 

@@ -20,13 +20,50 @@ pub enum Role {
     Uplink = 1,
 }
 
+/// Which frames an XDP program may have a device send. Each includes those before it.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Takes {
+    /// None: somebody at its egress has to see what leaves, or nobody has looked.
+    #[default]
+    Nothing = 0,
+    /// Those that the host has made packets of, as the generic hook sees them.
+    Packets = 1,
+    /// Those of a driver, in one buffer.
+    Frames = 2,
+    /// Those of a driver, in any number of buffers.
+    AllFrames = 3,
+}
+
+impl Takes {
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Nothing,
+            1 => Self::Packets,
+            2 => Self::Frames,
+            _ => Self::AllFrames,
+        }
+    }
+
+    #[inline(always)]
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Packets => 1,
+            Self::Frames => 2,
+            Self::AllFrames => 3,
+        }
+    }
+}
+
 /// Value of `DEVICES`. Written by the agent before it attaches to the device, and when the device's
 /// addresses change.
 ///
 /// ```text
-/// word 0      zero:23 | open:1 | role:8 | interface index of the bridge it is a port of:32
-///                                                                        (from the high bits down)
-/// word 1      IPv4 address of flows that leave by it, as `Family::halves` has it
+/// word 0      last 16 bits of its MAC | zero:4 | generic:1 | takes:2 | open:1 | role:8 |
+///             interface index of the bridge it is a port of:32           (from the high bits down)
+/// word 1      first 32 bits of its MAC | IPv4 address of flows that leave by it
 /// words 2, 3  IPv6 address, likewise
 /// word 4      seal
 /// ```
@@ -45,6 +82,14 @@ pub struct DeviceRecord {
 const ROLE_UPLINK: u64 = 1 << 32;
 /// Bit of word 0: see [`DeviceRecord::opened`].
 const OPEN: u64 = 1 << 40;
+/// Bits of word 0: the device's [`Takes`].
+const TAKES_SHIFT: u32 = 41;
+const TAKES: u64 = 3 << TAKES_SHIFT;
+/// Bit of word 0: see [`DeviceRecord::is_generic`].
+const GENERIC: u64 = 1 << 43;
+/// Bits of word 0 and of word 1 that the MAC has.
+const MAC_END: u64 = 0xffff << 48;
+const MAC_START: u64 = 0xffff_ffff << 32;
 
 impl DeviceRecord {
     /// The record of the workload's device with this interface `index`, that is a port of the bridge
@@ -79,6 +124,22 @@ impl DeviceRecord {
         self.role_and_bridge &= !OPEN;
         if is_open {
             self.role_and_bridge |= OPEN;
+        }
+        self.sealed(index)
+    }
+
+    /// The same record of the device with this interface `index`, with what XDP programs must know: its
+    /// MAC, which frames it takes from them, and whether the one at it is the generic hook's.
+    #[must_use]
+    pub fn with_frames(mut self, index: u32, mac: [u8; 6], takes: Takes, is_generic: bool) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        let start = u64::from(u32::from_be_bytes([a, b, c, d])) << 32;
+        let end = u64::from(u16::from_be_bytes([e, f])) << 48;
+        self.source_v4 = self.source_v4 & !MAC_START | start;
+        self.role_and_bridge &= !(MAC_END | TAKES | GENERIC);
+        self.role_and_bridge |= end | takes.bits() << TAKES_SHIFT;
+        if is_generic {
+            self.role_and_bridge |= GENERIC;
         }
         self.sealed(index)
     }
@@ -121,6 +182,24 @@ impl DeviceRecord {
         self.role_and_bridge & OPEN != 0
     }
 
+    /// Which frames XDP programs may have it send.
+    #[inline(always)]
+    pub const fn takes(&self) -> Takes {
+        Takes::from_bits(self.role_and_bridge >> TAKES_SHIFT)
+    }
+
+    /// Whether the XDP program at it sees packets of the host's (generic XDP), which any device can send.
+    #[inline(always)]
+    pub const fn is_generic(&self) -> bool {
+        self.role_and_bridge & GENERIC != 0
+    }
+
+    /// Its MAC, as a big-endian value of 48 bits.
+    #[inline(always)]
+    pub const fn mac(&self) -> u64 {
+        (self.source_v4 & MAC_START) >> 16 | self.role_and_bridge >> 48
+    }
+
     /// Interface index of the bridge that the device is a port of, 0 for none.
     #[inline(always)]
     pub const fn bridge(&self) -> u32 {
@@ -134,7 +213,7 @@ impl DeviceRecord {
         F::from_halves(if F::IS_V6 {
             self.source_v6
         } else {
-            [self.source_v4, 0]
+            [self.source_v4 & !MAC_START, 0]
         })
     }
 }
@@ -166,6 +245,33 @@ mod tests {
         let workload = DeviceRecord::workload(8, 3).opened(8, true);
         assert_eq!((workload.role(), workload.bridge()), (Role::Workload, 3));
         assert!(workload.is_open() && !workload.belongs_to(7));
+    }
+
+    #[test]
+    fn what_xdp_programs_must_know_lies_beside_the_rest() {
+        let mac = [0x02, 0xa1, 0xb2, 0xc3, 0xd4, 0xe5];
+        let plain = DeviceRecord::uplink(7, [192, 0, 2, 1], [9; 16]).opened(7, true);
+        for takes in [
+            Takes::Nothing,
+            Takes::Packets,
+            Takes::Frames,
+            Takes::AllFrames,
+        ] {
+            let told = plain.with_frames(7, mac, takes, true);
+            assert!(told.belongs_to(7) && told.is_open() && told.is_generic());
+            assert_eq!((told.takes(), told.mac()), (takes, 0x02a1_b2c3_d4e5));
+            assert_eq!((told.role(), told.bridge()), (Role::Uplink, 0));
+            assert_eq!(told.source::<V4>(), [192, 0, 2, 1]);
+            assert_eq!(told.source::<V6>(), [9; 16]);
+            assert_eq!(
+                told.with_frames(7, [0; 6], Takes::Nothing, false),
+                plain,
+                "nothing is left of it"
+            );
+        }
+        let pod = DeviceRecord::workload(8, 3).with_frames(8, mac, Takes::Frames, false);
+        assert_eq!((pod.bridge(), pod.takes()), (3, Takes::Frames));
+        assert!(!pod.is_generic() && !pod.is_open());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The host's routing tables in ordinary memory, as far as packets that are sent on at once ask them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
+use lb_common::decide::{self, Ways};
 use lb_common::family::Family;
 use lb_common::onward::{Answer, Hop, Question, Routes, Wire};
 use lb_common::table::device::DeviceRecord;
@@ -30,6 +32,8 @@ pub struct Fib {
     pub ways: Vec<Way>,
     /// The MAC of the device that packets are seen at; packets to others are not the host's.
     pub mac: [u8; 6],
+    /// What frames have in front that leave by a device: the next hop's MAC and its own.
+    pub macs: BTreeMap<u32, [u8; 12]>,
 }
 
 impl Fib {
@@ -114,5 +118,39 @@ impl Routes for &MemoryTables {
             is_open: record.is_open(),
             role: record.role(),
         }
+    }
+}
+
+/// What there is to know around a frame that comes by the device that packets are seen at.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameWays<'a> {
+    /// The tables.
+    pub tables: &'a MemoryTables,
+    /// Whether it lies in more than one buffer.
+    pub is_scattered: bool,
+}
+
+impl Ways for FrameWays<'_> {
+    fn device(&self) -> u32 {
+        self.tables.own
+    }
+
+    fn record(&self) -> DeviceRecord {
+        self.tables.device
+    }
+
+    fn is_scattered(&self) -> bool {
+        self.is_scattered
+    }
+
+    fn way<F: Family>(&mut self, question: &Question<F>) -> Option<decide::Way> {
+        let hop = (&mut &*self.tables).hop(question);
+        let record = self.tables.record(hop.device)?;
+        matches!(hop.answer, Answer::Known).then_some(decide::Way {
+            macs: *self.tables.fib.macs.get(&hop.device)?,
+            device: hop.device,
+            role: record.role(),
+            takes: record.takes(),
+        })
     }
 }

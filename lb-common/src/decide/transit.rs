@@ -1,0 +1,360 @@
+//! A packet's way through both of its hooks at once, as the uplink's driver hands over its frame.
+//!
+//! What is sent on at once ([`crate::onward`]) is translated at ingress, gets another TTL and the MACs of
+//! the next hop, and is translated at the egress of the device that leads there. Where a [glance](super::glance())
+//! tells all of that at both hooks, nothing but the packet's bytes changes, and they can be changed before
+//! the host has made a packet of the frame.
+//!
+//! ```text
+//! frame ─► glance as at the uplink's ingress ─► sent on? ─► the way ─► glance as at its egress ─► rewrite
+//!             └─ anything else: the frame stays as it is, and goes to tc as if nobody had looked ──┘
+//! ```
+//!
+//! Nothing is written before everything is known. Tables are never written: a packet that would write one
+//! goes to tc. So do the first packets of every flow in every second, which keep its entries and the
+//! neighbour alive.
+
+use super::glance::{PORTS_END_V4, PORTS_END_V6, l4, plain, tell};
+use super::side::Side;
+use super::{Action, FromUplink, ToUplink, ToWorkload};
+use crate::checksum::{Sum, update};
+use crate::family::Family;
+use crate::flow::{Path, Protocol};
+use crate::flows::TupleWords;
+use crate::id::Seconds;
+use crate::onward::{Offer, Question, Wire};
+use crate::packet::{Head as _, PacketTrim};
+use crate::rewrite::{ChecksumFix, PacketRewrite};
+use crate::room::Room;
+use crate::table::device::{DeviceRecord, Role, Takes};
+use crate::tables::Tables;
+use crate::verdict::Reason;
+use crate::wire::{tcp, udp};
+
+/// What there is to know around a frame.
+pub trait Ways {
+    /// Interface index of the device that the frame came by.
+    fn device(&self) -> u32;
+
+    /// The record of that device in `DEVICES`; an empty one where there is none.
+    fn record(&self) -> DeviceRecord;
+
+    /// Whether the frame lies in more than one buffer.
+    fn is_scattered(&self) -> bool;
+
+    /// The way of a packet that is sent on as the host would route it, if route and neighbour are known,
+    /// it is not too large for it, and `DEVICES` has the device.
+    fn way<F: Family>(&mut self, question: &Question<F>) -> Option<Way>;
+}
+
+/// The way of a packet to its next hop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Way {
+    /// MACs of the next hop and of the device, as a frame has them.
+    pub macs: [u8; 12],
+    /// Interface index of the device that leads there.
+    pub device: u32,
+    /// What it leads to.
+    pub role: Role,
+    /// Which frames it takes.
+    pub takes: Takes,
+}
+
+/// What became of a frame.
+#[must_use]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Fate {
+    /// It goes on to the host's receive path, untouched.
+    Left = 0,
+    /// It is ready to be sent by the device of its [`Transit`].
+    Taken = 1,
+    /// A change failed half way: it must not go on.
+    Broken = 2,
+}
+
+/// A frame's way. Without a gap: the kernel's verifier refuses to move what is undefined.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Transit {
+    /// Source and destination address now, as entries have them.
+    addresses: [u64; 4],
+    /// What the checksums change by: for the addresses, and for the ports.
+    address_change: Sum,
+    port_change: Sum,
+    /// Both ports now.
+    ports: u32,
+    protocol: Protocol,
+    /// Where the IP packet ends.
+    end: u32,
+    /// Interface index of the device that it leaves by.
+    pub device: u32,
+    /// MACs for the frame.
+    macs: [u8; 12],
+    ttl: u8,
+    /// What that device leads to.
+    role: Role,
+    /// Why ingress would have let it go on.
+    pub arrived: Reason,
+    /// Why egress would have.
+    pub left: Reason,
+}
+
+const _: () = assert!(size_of::<Transit>() == 80);
+
+/// Sends the frame that `packet` holds through both of its hooks, if it can be; `transit` is filled in
+/// then.
+#[inline(always)]
+pub fn transit<F: Family, P: PacketRewrite + PacketTrim>(
+    packet: &mut P,
+    now: impl Fn() -> Seconds,
+    tables: &impl Tables,
+    ways: &mut impl Ways,
+    transit: &mut Room<Transit>,
+) -> Fate {
+    if !arrive::<F, P>(packet, &now, tables, transit) {
+        return Fate::Left;
+    }
+    let Some(transit) = transit.get_mut() else {
+        return Fate::Left;
+    };
+    if !route::<F, P>(packet, ways, transit) {
+        return Fate::Left;
+    }
+    let leaves = match transit.role {
+        Role::Workload => leave::<F, ToWorkload, P>(packet, &now, tables, transit),
+        Role::Uplink => leave::<F, ToUplink, P>(packet, &now, tables, transit),
+    };
+    if !leaves {
+        return Fate::Left;
+    }
+    if transit.end < packet.length() && packet.trim(transit.end).is_none() {
+        return Fate::Left;
+    }
+    match rewrite::<F, P>(packet, transit) {
+        Some(()) => Fate::Taken,
+        None => Fate::Broken,
+    }
+}
+
+/// What the uplink's ingress says of the packet. False where that is not all told at a glance, or the
+/// packet is not sent on.
+#[inline(never)]
+fn arrive<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    now: &impl Fn() -> Seconds,
+    tables: &impl Tables,
+    transit: &mut Room<Transit>,
+) -> bool {
+    let Some((protocol, from)) = plain::<F>(packet) else {
+        return false;
+    };
+    let told = tell::<F, FromUplink>(packet, protocol, &from, now, tables);
+    let verdict = told.glance.verdict;
+    let goes_on = matches!(verdict.action, Action::Translate | Action::Pass);
+    let is_sent_on = told.glance.is_clear && goes_on && matches!(verdict.path, Path::SentOn);
+    if !is_sent_on || is_partial::<F, P>(packet, protocol, &from) {
+        return false;
+    }
+    let mut known = Transit {
+        addresses: from.addresses,
+        address_change: Sum::ZERO,
+        port_change: Sum::ZERO,
+        ports: from.ports,
+        protocol,
+        end: 0,
+        device: 0,
+        macs: [0; 12],
+        ttl: 0,
+        role: Role::Workload,
+        arrived: verdict.reason,
+        left: verdict.reason,
+    };
+    if matches!(verdict.action, Action::Translate) {
+        known.translate::<F>(&told.to);
+    }
+    transit.put(known);
+    true
+}
+
+/// Whether the packet's checksum is half made: the sum over its pseudo-header, to which the device that
+/// sends it adds the rest. That a frame is such a packet of this machine, nobody says who hands it over; a
+/// whole checksum looks so in one of 65 536 packets.
+#[inline(always)]
+fn is_partial<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    protocol: Protocol,
+    from: &TupleWords,
+) -> bool {
+    let length = if F::IS_V6 {
+        packet.head::<PORTS_END_V6>().map(|head| head.half::<18>())
+    } else {
+        let head = packet.head::<PORTS_END_V4>();
+        head.map(|head| head.half::<16>().wrapping_sub(20))
+    };
+    let field = packet.read::<2>(l4::<F>().wrapping_add(checksum_offset(protocol)));
+    let (Some(length), Some(field)) = (length, field) else {
+        return true;
+    };
+    let [a, b, c, d] = from.addresses;
+    let mut sum = Sum::ZERO
+        .quad(a)
+        .word(u16::from(protocol.number()))
+        .word(length);
+    if F::IS_V6 {
+        sum = sum.quad(b).quad(c).quad(d);
+    }
+    sum.fold() == u16::from_be_bytes(field)
+}
+
+#[inline(always)]
+const fn checksum_offset(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Udp => udp::CHECKSUM_OFFSET,
+        Protocol::Tcp | Protocol::Sctp => tcp::CHECKSUM_OFFSET,
+    }
+}
+
+/// Finds the packet's way; false where it has none that a frame can take.
+#[inline(never)]
+fn route<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    ways: &mut impl Ways,
+    transit: &mut Transit,
+) -> bool {
+    let own = ways.record();
+    let Some(mac) = packet.head::<14>().map(|head| {
+        let start = u64::from(head.word::<0>());
+        start << 16 | u64::from(head.half::<4>())
+    }) else {
+        return false;
+    };
+    let wire = Wire {
+        device: ways.device(),
+        segment: 0,
+        is_for_host: mac == own.mac(),
+        has_mark: false,
+        has_tag: false,
+    };
+    if !own.is_open() {
+        return false;
+    }
+    let Some(offer) = Offer::<F>::of(packet, wire) else {
+        return false;
+    };
+    let is_scattered = ways.is_scattered();
+    // Nothing is cut off of what has its end in another buffer.
+    if is_scattered && offer.end() != packet.length() {
+        return false;
+    }
+    let Some(way) = ways.way(&transit.question::<F>(&offer.question)) else {
+        return false;
+    };
+    let least = match (own.is_generic(), is_scattered) {
+        (true, _) => Takes::Packets,
+        (false, false) => Takes::Frames,
+        (false, true) => Takes::AllFrames,
+    };
+    transit.end = offer.end();
+    transit.ttl = offer.ttl().wrapping_sub(1);
+    transit.device = way.device;
+    transit.role = way.role;
+    transit.macs = way.macs;
+    way.takes >= least
+}
+
+/// What the egress of the device says of the packet that ingress has let go on. False where that is not
+/// all told at a glance.
+#[inline(never)]
+fn leave<F: Family, S: Side, P: PacketRewrite>(
+    packet: &mut P,
+    now: &impl Fn() -> Seconds,
+    tables: &impl Tables,
+    transit: &mut Transit,
+) -> bool {
+    let between = transit.tuple();
+    let told = tell::<F, S>(packet, transit.protocol, &between, now, tables);
+    let verdict = told.glance.verdict;
+    transit.left = verdict.reason;
+    match verdict.action {
+        Action::Pass => told.glance.is_clear,
+        Action::Translate => {
+            transit.translate::<F>(&told.to);
+            told.glance.is_clear
+        }
+        _ => false,
+    }
+}
+
+impl Transit {
+    #[inline(always)]
+    const fn tuple(&self) -> TupleWords {
+        TupleWords {
+            addresses: self.addresses,
+            ports: self.ports,
+        }
+    }
+
+    /// Gives the packet the addresses and ports of `to`, one more time. What does not change adds nothing
+    /// to a checksum's change: not even a zero of one's complement, which would make another zero of one.
+    #[inline(always)]
+    fn translate<F: Family>(&mut self, to: &TupleWords) {
+        let from = self.tuple();
+        if from.differs::<F>(to) {
+            self.address_change = self.address_change.sum(from.address_change::<F>(to));
+        }
+        if from.ports != to.ports {
+            self.port_change = self.port_change.sum(from.port_change(to));
+        }
+        self.addresses = to.addresses;
+        self.ports = to.ports;
+    }
+
+    /// `question` about the packet as it is now.
+    #[inline(always)]
+    fn question<F: Family>(&self, question: &Question<F>) -> Question<F> {
+        let [source, destination] = self.tuple().ends::<F>();
+        let [a, b, c, d] = self.ports.to_be_bytes();
+        Question {
+            source,
+            destination,
+            source_port: u16::from_be_bytes([a, b]),
+            destination_port: u16::from_be_bytes([c, d]),
+            ..*question
+        }
+    }
+}
+
+/// Writes what has become of the packet: MACs, TTL, addresses, ports, checksums.
+#[inline(never)]
+fn rewrite<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit) -> Option<()> {
+    let is_udp = matches!(transit.protocol, Protocol::Udp);
+    packet.fix_l4(ChecksumFix {
+        offset: l4::<F>().wrapping_add(checksum_offset(transit.protocol)),
+        address_delta: transit.address_change.in_memory_order(),
+        port_delta: transit.port_change.in_memory_order(),
+        is_udp,
+        is_v6: F::IS_V6,
+    })?;
+    packet.write(0, transit.macs)?;
+    let number = transit.protocol.number();
+    let [a, b, c, d] = transit.addresses;
+    if F::IS_V6 {
+        let mut head = packet.head::<PORTS_END_V6>()?;
+        head.set_half::<20>(u16::from_be_bytes([number, transit.ttl]));
+        head.set_double::<22>(a);
+        head.set_double::<30>(b);
+        head.set_double::<38>(c);
+        head.set_double::<46>(d);
+        head.set_word::<54>(transit.ports);
+    } else {
+        let mut head = packet.head::<PORTS_END_V4>()?;
+        let ttl = u16::from_be_bytes([transit.ttl, number]);
+        let change = transit.address_change.replace_word(head.half::<22>(), ttl);
+        head.set_half::<22>(ttl);
+        head.set_half::<24>(update(head.half::<24>(), change));
+        head.set_double::<26>(a);
+        head.set_word::<34>(transit.ports);
+    }
+    Some(())
+}
