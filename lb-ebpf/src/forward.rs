@@ -1,11 +1,14 @@
 //! Where a packet goes next: the questions to the kernel's routing tables.
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup};
+use lb_common::decide::{Way, Ways};
 use lb_common::family::Family;
 use lb_common::onward::{Answer, Hop, Question, Routes};
+use lb_common::table::device::DeviceRecord;
 
 use crate::device;
+use crate::frame::XdpFrame;
 
 /// `AF_INET`.
 const INET: u8 = 2;
@@ -52,6 +55,23 @@ impl FibLookup {
         source_mac: [0; 6],
         destination_mac: [0; 6],
     };
+
+    /// The question, in the helper's form.
+    #[inline(always)]
+    fn of<F: Family>(question: &Question<F>) -> Self {
+        Self {
+            family: if F::IS_V6 { INET6 } else { INET },
+            l4_protocol: question.protocol,
+            source_port: question.source_port.to_be_bytes(),
+            destination_port: question.destination_port.to_be_bytes(),
+            total_length: question.length,
+            ifindex: question.device,
+            class: question.class,
+            source: address::<F>(question.source),
+            destination: address::<F>(question.destination),
+            ..Self::EMPTY
+        }
+    }
 }
 
 /// The kernel's routing tables, and what they said last.
@@ -87,18 +107,7 @@ impl Fib {
 impl Routes for Fib {
     #[inline(always)]
     fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop {
-        self.lookup = FibLookup {
-            family: if F::IS_V6 { INET6 } else { INET },
-            l4_protocol: question.protocol,
-            source_port: question.source_port.to_be_bytes(),
-            destination_port: question.destination_port.to_be_bytes(),
-            total_length: question.length,
-            ifindex: question.device,
-            class: question.class,
-            source: address::<F>(question.source),
-            destination: address::<F>(question.destination),
-            ..FibLookup::EMPTY
-        };
+        self.lookup = FibLookup::of(question);
         // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
         let result = unsafe {
             bpf_fib_lookup(
@@ -131,6 +140,62 @@ impl Routes for Fib {
             is_open: record.is_open(),
             role: record.role(),
         }
+    }
+}
+
+/// The kernel's routing tables, asked about a frame.
+pub(crate) struct FrameWays {
+    context: *mut xdp_md,
+}
+
+impl FrameWays {
+    #[inline(always)]
+    pub(crate) const fn new(context: *mut xdp_md) -> Self {
+        Self { context }
+    }
+}
+
+impl Ways for FrameWays {
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.context).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn record(&self) -> DeviceRecord {
+        device::record_of(self.device()).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn is_scattered(&self) -> bool {
+        XdpFrame::new(self.context).is_scattered()
+    }
+
+    #[inline(always)]
+    fn way<F: Family>(&mut self, question: &Question<F>) -> Option<Way> {
+        let mut lookup = FibLookup::of(question);
+        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
+        let result = unsafe {
+            bpf_fib_lookup(
+                self.context.cast(),
+                (&raw mut lookup).cast(),
+                size_of::<FibLookup>() as i32,
+                0,
+            )
+        };
+        if result != SUCCESS {
+            return None;
+        }
+        let record = device::record_of(lookup.ifindex)?;
+        let [a, b, c, d, e, f] = lookup.destination_mac;
+        let [g, h, i, j, k, l] = lookup.source_mac;
+        Some(Way {
+            macs: [a, b, c, d, e, f, g, h, i, j, k, l],
+            device: lookup.ifindex,
+            role: record.role(),
+            takes: record.takes(),
+        })
     }
 }
 

@@ -1,3 +1,4 @@
 //! One file for each kind of hook.
 
 pub(crate) mod tc;
+pub(crate) mod xdp;

@@ -40,6 +40,7 @@ mod count;
 mod device;
 mod flows;
 mod forward;
+mod frame;
 mod hook;
 mod maps;
 mod onward;
@@ -49,8 +50,8 @@ mod region;
 mod socket;
 mod tables;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::decide::{FromUplink, FromWorkload, ToUplink, ToWorkload};
 
 /// What a workload sends: host side of its veth, tcx ingress.
@@ -75,6 +76,12 @@ fn lb_uplink_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 fn lb_uplink_egress(ctx: TcContext) -> i32 {
     hook::tc::run::<ToUplink>(ctx.skb.skb)
+}
+
+/// What comes from other nodes and from outside, as the uplink's driver hands it over.
+#[xdp(frags)]
+fn lb_uplink_xdp(ctx: XdpContext) -> u32 {
+    hook::xdp::run(ctx.ctx)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

@@ -14,7 +14,7 @@ use lb_common::wire::ipv6::{Chain, Walk};
 
 /// Highest offset that is accessed directly: the verifier wants a bound on what is added to a
 /// packet pointer.
-const DIRECT_LIMIT: u32 = 0x3fff;
+pub(crate) const DIRECT_LIMIT: u32 = 0x3fff;
 /// Bytes to make linear: Ethernet, two tags, an ICMP error with all the extension headers that are
 /// walked, and what it quotes.
 const PULL: u32 = 512;
@@ -72,7 +72,7 @@ impl Skb {
 /// that only the verifier needs, or compute a pointer a second time after the comparison, and to
 /// the verifier the result of another addition is another pointer.
 #[inline(always)]
-fn pinned(value: usize) -> usize {
+pub(crate) fn pinned(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
@@ -140,11 +140,19 @@ extern "C" fn extension_step(chain: *mut MaybeUninit<[u8; size_of::<Chain>()]>, 
 }
 
 /// The beginning of a packet's linear part, of which as much as was asked for is there.
-pub(crate) struct SkbHead {
+pub(crate) struct LinearHead {
     start: usize,
 }
 
-/// One load of a [`SkbHead`]. The compiler would fetch what may lie unaligned byte by byte; packet
+impl LinearHead {
+    /// The head of what lies from `start` to `end`, if that is `N` bytes at least.
+    #[inline(always)]
+    pub(crate) fn of<const N: usize>(start: usize, end: usize) -> Option<Self> {
+        (start + N <= end).then_some(Self { start })
+    }
+}
+
+/// One load of a [`LinearHead`]. The compiler would fetch what may lie unaligned byte by byte; packet
 /// memory may be read at any address wherever the processor can.
 macro_rules! load {
     ($self:ident, $at:ident, $size:literal) => {{
@@ -191,7 +199,7 @@ macro_rules! store {
     }};
 }
 
-impl Head for SkbHead {
+impl Head for LinearHead {
     #[inline(always)]
     fn byte<const AT: usize>(&self) -> u8 {
         load!(self, AT, "u8") as u8
@@ -229,15 +237,15 @@ impl Head for SkbHead {
 }
 
 impl PacketWrite for Skb {
-    type Head<'p> = SkbHead;
+    type Head<'p> = LinearHead;
 
     #[inline(always)]
-    fn head<const N: usize>(&mut self) -> Option<SkbHead> {
+    fn head<const N: usize>(&mut self) -> Option<LinearHead> {
         // SAFETY: the context is valid as long as the program runs.
         let start = pinned(unsafe { (*self.skb).data } as usize);
         // SAFETY: as above.
         let end = unsafe { (*self.skb).data_end } as usize;
-        (start + N <= end).then_some(SkbHead { start })
+        LinearHead::of::<N>(start, end)
     }
 
     #[inline(always)]

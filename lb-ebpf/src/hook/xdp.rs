@@ -1,0 +1,90 @@
+//! XDP: frames, before the host has made packets of them.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::bpf_redirect;
+use lb_common::decide::{Fate, Transit, transit};
+use lb_common::family::{Family, V4, V6};
+use lb_common::packet::{Head as _, PacketRead as _, PacketWrite as _};
+use lb_common::room::Room;
+use lb_common::verdict::Reason;
+use lb_common::wire::ethernet;
+
+use crate::clock;
+use crate::count::count;
+use crate::forward::FrameWays;
+use crate::frame::XdpFrame;
+use crate::tables::KernelTables;
+
+const PASS: u32 = xdp_action::XDP_PASS;
+const DROP: u32 = xdp_action::XDP_DROP;
+/// Back out of the device that it came by.
+const TX: u32 = xdp_action::XDP_TX;
+
+/// Runs one frame.
+#[inline(always)]
+pub(crate) fn run(context: *mut xdp_md) -> u32 {
+    let protocol = XdpFrame::new(context)
+        .head::<14>()
+        .map(|head| head.half::<12>());
+    match protocol {
+        Some(ethernet::IPV4) => run_v4(context),
+        Some(ethernet::IPV6) => run_v6(context),
+        _ => PASS,
+    }
+}
+
+#[inline(never)]
+fn run_v4(context: *mut xdp_md) -> u32 {
+    run_family::<V4>(context)
+}
+
+#[inline(never)]
+fn run_v6(context: *mut xdp_md) -> u32 {
+    run_family::<V6>(context)
+}
+
+/// The one place where a frame's fate becomes an action.
+#[inline(always)]
+fn run_family<F: Family>(context: *mut xdp_md) -> u32 {
+    let mut frame = XdpFrame::new(context);
+    let bytes = frame.length();
+    let mut way = Room::Empty;
+    let fate = transit::<F, XdpFrame>(
+        &mut frame,
+        clock::seconds,
+        &KernelTables::without_packet(),
+        &mut FrameWays::new(context),
+        &mut way,
+    );
+    match (fate, way.get()) {
+        (Fate::Left, _) | (_, None) => PASS,
+        (Fate::Broken, Some(_)) => {
+            count(Reason::RewriteFailed, bytes);
+            DROP
+        }
+        (Fate::Taken, Some(way)) => {
+            note(way, bytes, frame.length());
+            send(context, way.device)
+        }
+    }
+}
+
+/// Counts what both hooks would have counted, and that neither saw the packet.
+#[inline(always)]
+fn note(way: &Transit, bytes: u32, left: u32) {
+    count(way.arrived, bytes);
+    count(Reason::SentOn, 0);
+    count(way.left, left);
+    count(Reason::ByXdp, 0);
+}
+
+#[inline(always)]
+fn send(context: *mut xdp_md, device: u32) -> u32 {
+    // SAFETY: the context is valid as long as the program runs.
+    if device == unsafe { (*context).ingress_ifindex } {
+        return TX;
+    }
+    // SAFETY: the helper takes numbers only.
+    let action = unsafe { bpf_redirect(device, 0) };
+    action as u32
+}
