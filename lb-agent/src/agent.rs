@@ -12,6 +12,7 @@ mod audit;
 pub mod config;
 mod devices;
 mod error;
+mod frames;
 mod names;
 pub(crate) mod node_addresses;
 mod notes;
@@ -41,6 +42,7 @@ use crate::dataplane::bpffs::{self, PinPaths};
 use crate::dataplane::load::{self, Loaded, Variant};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
+use crate::dataplane::xdp::XdpLinks;
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
 use crate::interfaces::{Devices, REREAD, Watcher};
 use crate::lock::Lock;
@@ -190,6 +192,7 @@ impl Agent {
         for failure in failures {
             tracing::warn!("taking over a link: {failure}");
         }
+        let xdp = XdpLinks::find(loaded.paths())?;
         tracing::info!(
             node = settings.node_name,
             pins = %settings.pin_dir.display(),
@@ -199,7 +202,7 @@ impl Agent {
             "datapath loaded"
         );
         Ok(Self {
-            keeper: DeviceKeeper::new(attachments, &settings, &roles),
+            keeper: DeviceKeeper::new(attachments, xdp, &settings, &roles),
             addresses,
             model: Model::new(&settings.node_name)
                 .with_node_address(settings.services.node_address),

@@ -54,6 +54,7 @@ pub fn apply(document: &Document, settings: &mut Settings) {
         Some(Attachment::Probe) | None => AttachmentMode::Probe,
     };
     settings.redirect = document.datapath.redirect.unwrap_or_default();
+    settings.xdp = document.datapath.xdp.unwrap_or_default();
     let outside = &mut settings.outside;
     outside.health = address(document.health.bind_address);
     outside.metrics = address(document.metrics.bind_address);

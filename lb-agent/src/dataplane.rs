@@ -19,6 +19,7 @@ pub mod region;
 pub mod sweep;
 pub mod syscall;
 pub mod tables;
+pub mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 

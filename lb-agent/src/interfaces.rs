@@ -5,7 +5,9 @@
 
 pub mod classify;
 mod dump;
+pub mod frames;
 pub mod grace;
+pub mod netdev;
 pub mod openness;
 pub mod route;
 pub mod source;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub use classify::{Classified, Criteria, Ground, Obstacle, Role, classify};
+pub use frames::{NoFrames, NoXdp, takes, wanted_mode};
 pub use grace::Grace;
 pub use openness::{Closed, openness};
 pub use source::source_addresses;
@@ -65,6 +68,17 @@ pub struct Device {
     pub has_default_route: bool,
     /// Whether tc filters of others see what it brings; `None` where nobody has looked.
     pub has_filters: Option<bool>,
+    /// The same of what leaves by it.
+    pub has_egress_filters: Option<bool>,
+    /// Its MAC; zeros where it has none of that length.
+    pub mac: [u8; 6],
+    /// Kind of its root qdisc.
+    pub qdisc: String,
+    /// Interface index of the device whose tagged packets it has, of a VLAN device.
+    pub vlan_of: Option<u32>,
+    /// What its driver can do with XDP's frames (`NETDEV_XDP_ACT_*`); `None` where nobody has looked or
+    /// the kernel does not say.
+    pub xdp_features: Option<u64>,
 }
 
 /// All devices, by interface index.

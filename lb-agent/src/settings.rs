@@ -49,6 +49,8 @@ pub struct Settings {
     pub attachment: AttachmentMode,
     /// Whether packets of flows may be sent on at once, past the host's filters.
     pub redirect: Redirect,
+    /// Whether XDP takes them where their frames come in.
+    pub xdp: Xdp,
     /// How long conntrack entries may be idle, by state number; `None` is the default of
     /// `lb_common`.
     pub timeouts: Vec<Option<Duration>>,
@@ -89,6 +91,7 @@ impl Settings {
             interfaces: InterfaceOverrides::default(),
             attachment: AttachmentMode::default(),
             redirect: Redirect::default(),
+            xdp: Xdp::default(),
             timeouts: Vec::new(),
             debug_datapath: false,
             outside: Outside::default(),
@@ -219,6 +222,19 @@ pub enum Redirect {
     Off,
     /// New flows' packets are sent on where nothing else stands in the way.
     On,
+}
+
+/// Whether XDP programs on uplinks take what is sent on at once: see
+/// `docs/decisions/0016-frames-before-packets.md`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Xdp {
+    /// No XDP program is attached.
+    #[default]
+    Off,
+    /// On each uplink whose driver runs them.
+    Native,
+    /// On each uplink, by the host's receive path.
+    Generic,
 }
 
 /// Devices by name whose role is given. `*` stands for any characters.

@@ -70,6 +70,9 @@ pub struct DeviceRole {
     /// Why its packets go the plain way; `None` where those of new flows may be sent on at once.
     #[serde(default)]
     pub plain: Option<String>,
+    /// Where XDP is asked for: why it does not run on the device, or sends nothing by it.
+    #[serde(default)]
+    pub no_xdp: Option<String>,
 }
 
 /// How the API server is.

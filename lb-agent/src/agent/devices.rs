@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use lb_common::flow::Hook;
 use lb_common::table::device::{self, DeviceRecord};
 
 use super::Agent;
+use super::frames::FrameKeeper;
 use super::node_addresses::local;
 use super::objects::ModelObjects;
 use super::timers::now;
@@ -15,9 +17,10 @@ use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
+use crate::dataplane::xdp::XdpLinks;
 use crate::interfaces::{
-    Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, openness,
-    source_addresses,
+    Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, netdev,
+    openness, source_addresses,
 };
 use crate::plan::source_ranges::contains;
 use crate::settings::{InterfaceOverrides, Redirect, Settings};
@@ -32,6 +35,8 @@ pub(super) struct DeviceKeeper {
     attachments: Attachments,
     overrides: InterfaceOverrides,
     redirect: Redirect,
+    /// XDP programs of uplinks, and whether they are wanted.
+    frames: FrameKeeper,
     /// What `DEVICES` holds, as far as this agent wrote it.
     records: BTreeMap<u32, DeviceRecord>,
     /// Devices of which an earlier agent wrote a record, until they are looked at.
@@ -89,6 +94,7 @@ impl DeviceKeeper {
     /// `roles` are those of the records that an earlier agent wrote.
     pub(super) fn new(
         attachments: Attachments,
+        xdp: XdpLinks,
         settings: &Settings,
         roles: &BTreeMap<u32, device::Role>,
     ) -> Self {
@@ -96,6 +102,7 @@ impl DeviceKeeper {
             attachments,
             overrides: settings.interfaces.clone(),
             redirect: settings.redirect,
+            frames: FrameKeeper::new(xdp, settings),
             records: BTreeMap::new(),
             earlier: roles.keys().copied().collect(),
             grace: Grace::new(roles.iter().map(|(&index, &role)| (index, found(role)))),
@@ -110,6 +117,7 @@ impl DeviceKeeper {
     pub(super) fn set_rules(&mut self, settings: &Settings) {
         self.overrides = settings.interfaces.clone();
         self.redirect = settings.redirect;
+        self.frames.set_rules(settings);
     }
 
     /// How many devices have programs.
@@ -119,7 +127,8 @@ impl DeviceKeeper {
 
     /// One line for each device whose programs are not as they should be, or that cannot have any.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.problems.values().chain(self.obstacles.values())
+        let of_devices = self.problems.values().chain(self.obstacles.values());
+        of_devices.chain(self.frames.problem())
     }
 
     /// When a role that is kept for a moment ends.
@@ -150,13 +159,22 @@ impl DeviceKeeper {
         let wanted = wanted(&found, site);
         let mut closed = BTreeMap::new();
         for (&index, one) in &wanted {
-            let has_strangers = self.attachments.has_strangers(index);
+            let has_strangers = self.attachments.has_strangers(index, Hook::Ingress);
             let openness = openness(self.redirect, one.device, has_strangers);
             if let Err(why) = openness {
                 closed.insert(index, why);
             }
             let record = one.record.opened(index, openness.is_ok());
-            match self.ensure(loaded, dataplane, index, record) {
+            let has_strangers = self.attachments.has_strangers(index, Hook::Egress);
+            let frames = self
+                .frames
+                .prepare(one.device, record, site.devices, has_strangers);
+            let record = frames.told_by(index, record);
+            let attached = self.ensure(loaded, dataplane, index, record);
+            if attached.is_ok() {
+                self.frames.keep(loaded, one.device, &frames);
+            }
+            match attached {
                 Ok(true) => tracing::info!(
                     device = one.device.name,
                     index,
@@ -177,6 +195,7 @@ impl DeviceKeeper {
             .devices()
             .map(|(index, _)| index)
             .chain(self.records.keys().copied())
+            .chain(self.frames.devices())
             .chain(std::mem::take(&mut self.earlier))
             .filter(|index| !wanted.contains_key(index))
             .collect();
@@ -240,6 +259,7 @@ impl DeviceKeeper {
                 why: one.why.to_owned(),
                 obstacle,
                 plain: closed.get(&index).map(ToString::to_string),
+                no_xdp: self.frames.reason(index).cloned(),
             });
         }
         self.obstacles = obstacles;
@@ -266,6 +286,7 @@ impl DeviceKeeper {
     }
 
     fn release(&mut self, dataplane: &mut BpfDataplane, index: u32) -> Result<(), DeviceError> {
+        self.frames.release(index);
         self.attachments.detach(index)?;
         dataplane.remove_device(index)?;
         self.records.remove(&index);
@@ -314,6 +335,10 @@ impl Agent {
             Ok(mut devices) => {
                 if self.settings.redirect == Redirect::On {
                     watcher.read_filters(&mut devices).await;
+                }
+                if self.keeper.frames.is_on() {
+                    watcher.read_egress_filters(&mut devices).await;
+                    netdev::read_features(&mut devices);
                 }
                 self.devices = devices;
                 self.take_addresses();
@@ -368,7 +393,8 @@ impl Agent {
             now: clock::instant(),
         };
         let is_done = self.keeper.keep(&mut self.loaded, dataplane, &site);
-        let retry_at = (!is_done || !has_addresses).then(|| now() + DEVICE_RETRY);
+        let has_news = self.keeper.frames.take_news();
+        let retry_at = (!is_done || !has_addresses || has_news).then(|| now() + DEVICE_RETRY);
         let grace_ends = self.keeper.grace_ends().map(tokio::time::Instant::from_std);
         let times = [self.devices_at, retry_at, grace_ends];
         self.devices_at = times.into_iter().flatten().min();

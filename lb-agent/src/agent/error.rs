@@ -8,6 +8,7 @@ use crate::dataplane::attach::AttachError;
 use crate::dataplane::bpffs::BpffsError;
 use crate::dataplane::load::LoadError;
 use crate::dataplane::maps::TablesError;
+use crate::dataplane::xdp::XdpError;
 use crate::interfaces::InterfaceError;
 use crate::lock::LockError;
 use crate::outside::OutsideError;
@@ -39,6 +40,9 @@ pub enum AgentError {
     /// Pinned links could not be looked at.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// Pinned XDP links could not be looked at.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
     /// Devices cannot be watched.
     #[error(transparent)]
     Interfaces(#[from] InterfaceError),

@@ -6,7 +6,7 @@ use lb_common::family::{MappedAddress, V4, V6};
 use lb_common::flow::Protocol;
 use lb_common::table::backend::BackendFlags;
 use lb_common::table::config;
-use lb_common::table::device::{DeviceRecord, Role};
+use lb_common::table::device::{DeviceRecord, Role, Takes};
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::node_address::NodeAddress;
 use lb_common::table::region::WhenEmpty;
@@ -80,6 +80,9 @@ pub(crate) fn device_text(index: u32, record: &DeviceRecord) -> String {
     };
     if record.is_open() {
         text.push_str(", packets may be sent on");
+    }
+    if record.takes() != Takes::Nothing {
+        text.push_str(", takes frames");
     }
     if !record.belongs_to(index) {
         text.push_str(", the record of another device");

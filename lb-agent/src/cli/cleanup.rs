@@ -11,9 +11,12 @@ use super::args::{Output, Places};
 use super::error::{CliError, while_doing};
 use super::output::{Printer, own_document, show_once};
 use crate::audit::{basis, node, report};
-use crate::dataplane::bpffs::{PinPaths, is_version, parse_link_name, read_dir_or_empty};
+use crate::dataplane::bpffs::{
+    PinPaths, is_version, parse_link_name, parse_xdp_link_name, read_dir_or_empty,
+};
 use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
+use crate::dataplane::xdp;
 use crate::lock::Lock;
 use crate::plan::names;
 use crate::status;
@@ -52,7 +55,7 @@ struct RemovalView {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum RemovalKind {
-    /// A program's link to a device: removing the pin detaches the program.
+    /// A program's link to a device: it is detached, its pin removed.
     Link,
     /// A program in a clsact filter of a device.
     Filter,
@@ -149,7 +152,7 @@ fn plan(pin_dir: &Path, state_dir: &Path) -> io::Result<Vec<RemovalView>> {
         let version = pin_dir.join(version);
         let links = version.join("links");
         for name in names_in(&links)? {
-            if parse_link_name(&name).is_some() {
+            if parse_link_name(&name).is_some() || parse_xdp_link_name(&name).is_some() {
                 add(RemovalKind::Link, links.join(name));
             }
         }
@@ -210,9 +213,8 @@ fn names_in(directory: &Path) -> io::Result<Vec<String>> {
 
 fn remove(removal: &RemovalView) -> io::Result<()> {
     match removal.kind {
-        RemovalKind::Link | RemovalKind::Map | RemovalKind::StateFile => {
-            fs::remove_file(&removal.path)
-        }
+        RemovalKind::Link => xdp::release(&removal.path),
+        RemovalKind::Map | RemovalKind::StateFile => fs::remove_file(&removal.path),
         RemovalKind::Filter => remove_filter(&removal.path),
         RemovalKind::KernelSettings => {
             let directory = removal.path.parent().ok_or(io::ErrorKind::InvalidInput)?;

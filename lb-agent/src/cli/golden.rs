@@ -443,6 +443,8 @@ fn device_inputs() -> [DeviceInput; 5] {
             obstacle: None,
             is_open: false,
             plain: Some("the setting datapath.redirect is Off".to_owned()),
+            xdp: None,
+            no_xdp: None,
             sources: Vec::new(),
             bridge: bridge.map(str::to_owned),
             has_ingress,

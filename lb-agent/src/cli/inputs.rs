@@ -17,6 +17,7 @@ use lb_common::verdict::Reason;
 use super::error::CliError;
 use crate::dataplane::Actual;
 pub use crate::dataplane::region::{Region, backend_of, region_of};
+use crate::dataplane::xdp::XdpMode;
 use crate::plan::names::Names;
 
 /// Where a command's data comes from.
@@ -103,6 +104,10 @@ pub struct DeviceInput {
     pub is_open: bool,
     /// Why not, as far as the agent has said.
     pub plain: Option<String>,
+    /// How an XDP program sees what it brings, if one does.
+    pub xdp: Option<XdpMode>,
+    /// Why none does, or why XDP sends nothing by it, where the agent was asked for it.
+    pub no_xdp: Option<String>,
     /// The addresses by which flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
     /// The bridge it is a port of, by name, or by index where that is gone.

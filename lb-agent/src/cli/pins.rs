@@ -32,7 +32,7 @@ use crate::audit::picture::Filters;
 use crate::audit::report::{self, AuditReport};
 use crate::dataplane::Actual;
 use crate::dataplane::bpf::Wire;
-use crate::dataplane::bpffs::{self, PinPaths, parse_link_name};
+use crate::dataplane::bpffs::{self, PinPaths, parse_link_name, parse_xdp_link_name};
 use crate::dataplane::counters::{self, CountersError};
 use crate::dataplane::layout::Table;
 use crate::dataplane::mmap::Access;
@@ -273,6 +273,7 @@ impl Reader for PinnedReader {
     fn devices(&self) -> Result<Vec<DeviceInput>, CliError> {
         let mut indices = BTreeSet::new();
         let mut links = BTreeSet::new();
+        let mut xdp = BTreeMap::new();
         let doing = || while_doing("reading the pinned links");
         for entry in bpffs::read_dir_or_empty(&self.paths.links()).map_err(doing())? {
             let name = entry.map_err(doing())?.file_name();
@@ -280,6 +281,7 @@ impl Reader for PinnedReader {
                 indices.insert(index);
                 links.insert((index, hook == Hook::Ingress));
             }
+            xdp.extend(parse_xdp_link_name(&name.to_string_lossy()));
         }
         let records = self.device_records()?;
         indices.extend(records.keys().copied());
@@ -303,6 +305,8 @@ impl Reader for PinnedReader {
                 why: told.get(&index).map(|one| one.why.clone()),
                 is_open: record.is_some_and(DeviceRecord::is_open),
                 plain: told.get(&index).and_then(|one| one.plain.clone()),
+                xdp: xdp.get(&index).copied(),
+                no_xdp: told.get(&index).and_then(|one| one.no_xdp.clone()),
                 obstacle: told.remove(&index).and_then(|one| one.obstacle),
                 sources: record.map(sources).unwrap_or_default(),
                 bridge: bridge

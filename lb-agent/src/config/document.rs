@@ -172,6 +172,8 @@ pub enum Attachment {
 pub struct Datapath {
     /// Whether packets of flows may be sent on at once, past the host's filters.
     pub redirect: Option<settings::Redirect>,
+    /// Whether XDP programs on uplinks take those packets.
+    pub xdp: Option<settings::Xdp>,
 }
 
 /// The server of `/healthz`, `/livez` and the health-check node ports.

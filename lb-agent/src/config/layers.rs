@@ -22,7 +22,7 @@ use crate::settings::audit::Audit;
 use crate::settings::client::ApiClient;
 use crate::settings::outside::{HEALTH_PORT, HEALTH_TIMEOUT, METRICS_PORT};
 use crate::settings::services::{LocalMode, Masquerade};
-use crate::settings::{Redirect, Sizes};
+use crate::settings::{Redirect, Sizes, Xdp};
 
 /// Where a setting comes from, in the order of precedence, weakest first.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -261,6 +261,7 @@ fn defaults() -> Document {
         attachment: Some(Attachment::Probe),
         datapath: document::Datapath {
             redirect: Some(Redirect::default()),
+            xdp: Some(Xdp::default()),
         },
         health: Health {
             bind_address: Some(Bind::At(([0, 0, 0, 0], HEALTH_PORT).into())),

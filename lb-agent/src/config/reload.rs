@@ -25,11 +25,12 @@ pub struct Effective {
 }
 
 /// Settings that a running agent takes over; all others need a restart.
-const LIVE: [&str; 9] = [
+const LIVE: [&str; 10] = [
     "timeouts",
     "serviceCIDRs",
     "interfaces",
     "datapath.redirect",
+    "datapath.xdp",
     "health",
     "metrics",
     "conntrack",

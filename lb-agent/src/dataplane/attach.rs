@@ -132,11 +132,11 @@ impl Attachments {
             .map(|(&interface, &(method, _))| (interface, method))
     }
 
-    /// Whether tcx has programs of others for what the device brings. True where that cannot be told.
-    pub fn has_strangers(&self, interface: u32) -> bool {
+    /// Whether tcx has programs of others at this side of the device. True where that cannot be told.
+    pub fn has_strangers(&self, interface: u32, hook: Hook) -> bool {
         let is_tcx = |&(method, _): &(Method, Role)| method == Method::Tcx;
         let own = u32::from(self.attached.get(&interface).is_some_and(is_tcx));
-        syscall::count_tcx(interface, Hook::Ingress).map_or(true, |count| count > own)
+        syscall::count_tcx(interface, hook).map_or(true, |count| count > own)
     }
 
     /// Whether the device has the programs of this role.

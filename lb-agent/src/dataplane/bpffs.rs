@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <pin-dir>/v<ABI_VERSION>/maps/NAME
-//!                         /links/<ifindex>-ingress, <ifindex>-egress
+//!                         /links/<ifindex>-ingress, <ifindex>-egress,
+//!                               <ifindex>-xdp-native or <ifindex>-xdp-generic
 //!                         /clsact/<ifindex>            a directory: the qdisc there is ours
 //! ```
 //!
@@ -19,6 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
 use super::layout::Table;
+use super::xdp::XdpMode;
 
 /// `f_type` of a bpffs (`BPF_FS_MAGIC`).
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
@@ -77,6 +79,11 @@ impl PinPaths {
     /// The pin of the link at one side of a device.
     pub fn link(&self, interface: u32, hook: Hook) -> PathBuf {
         self.links().join(link_name(interface, hook))
+    }
+
+    /// The pin of the XDP link of a device.
+    pub fn xdp_link(&self, interface: u32, mode: XdpMode) -> PathBuf {
+        self.links().join(xdp_link_name(interface, mode))
     }
 
     /// The directory of the marks of devices with a clsact filter.
@@ -148,6 +155,19 @@ pub fn parse_link_name(name: &str) -> Option<(u32, Hook)> {
         _ => return None,
     };
     Some((interface.parse().ok()?, hook))
+}
+
+/// Name of the pin of an XDP link.
+fn xdp_link_name(interface: u32, mode: XdpMode) -> String {
+    format!("{interface}-xdp-{}", mode.name())
+}
+
+/// The inverse of the name of an XDP link's pin.
+pub fn parse_xdp_link_name(name: &str) -> Option<(u32, XdpMode)> {
+    let (interface, mode) = name.split_once("-xdp-")?;
+    let mut modes = XdpMode::ALL.into_iter();
+    let mode = modes.find(|known| known.name() == mode)?;
+    Some((interface.parse().ok()?, mode))
 }
 
 /// Why the pin directory cannot be used.
@@ -235,6 +255,18 @@ mod tests {
         }
         for wrong in ["42", "x-ingress", "42-sideways", "-egress", ""] {
             assert_eq!(parse_link_name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_an_xdp_link_says_where_it_is_and_how() {
+        for mode in XdpMode::ALL {
+            let name = xdp_link_name(42, mode);
+            assert_eq!(parse_xdp_link_name(&name), Some((42, mode)));
+            assert_eq!(parse_link_name(&name), None);
+        }
+        for wrong in ["42-ingress", "42-xdp-", "42-xdp-offloaded", "-xdp-native"] {
+            assert_eq!(parse_xdp_link_name(wrong), None, "{wrong}");
         }
     }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use aya::maps::{MapError, MapInfo};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::Object;
 
@@ -29,7 +30,9 @@ pub const WORKLOAD_EGRESS: &str = "lb_workload_egress";
 pub const UPLINK_INGRESS: &str = "lb_uplink_ingress";
 /// The program at the side of an uplink where packets leave.
 pub const UPLINK_EGRESS: &str = "lb_uplink_egress";
-/// All of them.
+/// The program at an uplink's XDP hook, which is loaded only where it is wanted.
+pub const UPLINK_XDP: &str = "lb_uplink_xdp";
+/// All that are always loaded.
 pub const PROGRAMS: [&str; 4] = [
     WORKLOAD_INGRESS,
     WORKLOAD_EGRESS,
@@ -235,6 +238,26 @@ impl Loaded {
         classifier(&mut self.ebpf, name)
     }
 
+    /// The program for uplinks' XDP hooks; the first call hands it to the verifier.
+    pub fn frame_program(&mut self) -> Result<OwnedFd, LoadError> {
+        let name = UPLINK_XDP;
+        let failed = |source| LoadError::Program {
+            program: name,
+            source,
+        };
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::ObjectLacks {
+            what: "program",
+            name,
+        })?;
+        let program: &mut Xdp = program.try_into().map_err(failed)?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| refused(name, error))?;
+        }
+        let descriptor = program.fd().map_err(failed)?.as_fd();
+        let owned = descriptor.try_clone_to_owned();
+        owned.map_err(|source| failed(ProgramError::IOError(source)))
+    }
+
     /// The object, for aya-log.
     pub const fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -355,7 +378,12 @@ fn verify_all(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 }
 
 fn verify(program: &mut SchedClassifier, name: &'static str) -> Result<(), LoadError> {
-    program.load().map_err(|error| match error {
+    program.load().map_err(|error| refused(name, error))
+}
+
+/// What the kernel has against a program.
+fn refused(name: &'static str, error: ProgramError) -> LoadError {
+    match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -368,7 +396,7 @@ fn verify(program: &mut SchedClassifier, name: &'static str) -> Result<(), LoadE
             program: name,
             source,
         },
-    })
+    }
 }
 
 /// The line of a verifier's log that says what is wrong: the last before its statistics.

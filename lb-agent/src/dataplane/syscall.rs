@@ -14,11 +14,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya_obj::generated::{
-    BPF_F_AFTER, BPF_F_BEFORE, BPF_F_RDONLY, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info,
-    bpf_link_type, bpf_map_type,
+    BPF_F_AFTER, BPF_F_BEFORE, BPF_F_RDONLY, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE,
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type,
 };
 use lb_common::flow::Hook;
 use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::xdp::XdpMode;
 
 /// What a link is attached to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +31,11 @@ pub enum LinkTarget {
         interface: u32,
         /// Which side.
         hook: Hook,
+    },
+    /// A device's XDP hook; interface index 0 where the device is gone.
+    Xdp {
+        /// Interface index.
+        interface: u32,
     },
     /// Anything else.
     Other,
@@ -90,6 +97,26 @@ pub fn attach_tcx(program: BorrowedFd<'_>, interface: u32, hook: Hook) -> io::Re
     bpf_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
 }
 
+/// Attaches `program` to a device's XDP hook. `EBUSY` or `EEXIST` where another program is there.
+pub fn attach_xdp(program: BorrowedFd<'_>, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+    let mut attributes = zeroed_attributes();
+    attributes.link_create.__bindgen_anon_1.prog_fd = raw(program);
+    attributes.link_create.__bindgen_anon_2.target_ifindex = interface;
+    attributes.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
+    attributes.link_create.flags = match mode {
+        XdpMode::Native => XDP_FLAGS_DRV_MODE,
+        XdpMode::Generic => XDP_FLAGS_SKB_MODE,
+    };
+    bpf_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
+}
+
+/// Detaches `link` at once. `ENOLINK` where it is detached.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = zeroed_attributes();
+    attributes.link_detach.link_fd = raw(link);
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
 /// How many programs are on a tcx hook; 0 where the kernel has none.
 pub fn count_tcx(interface: u32, hook: Hook) -> io::Result<u32> {
     let mut attributes = zeroed_attributes();
@@ -126,6 +153,12 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     attributes.info.info_len =
         u32::try_from(size_of::<bpf_link_info>()).map_err(io::Error::other)?;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
+        // SAFETY: the kernel filled in the union's member for XDP; before, all of it was zeroes.
+        let xdp = unsafe { info.__bindgen_anon_1.xdp };
+        let interface = xdp.ifindex;
+        return Ok(LinkTarget::Xdp { interface });
+    }
     if info.type_ != bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
         return Ok(LinkTarget::Other);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt as _, TryStreamExt as _};
+use lb_common::flow::Hook;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
@@ -153,17 +154,31 @@ impl Watcher {
     /// Notes of each of `devices` whether filters of others see what it brings.
     pub async fn read_filters(&self, devices: &mut Devices) {
         for (&index, device) in devices {
-            let Ok(interface) = i32::try_from(index) else {
-                continue;
-            };
-            let request = self.handle.traffic_filter(interface).get().ingress();
-            let filters: Result<Vec<_>, _> = request.execute().try_collect().await;
-            device.has_filters = match filters {
-                Ok(filters) => Some(filters.iter().any(is_of_others)),
-                // No qdisc for them.
-                Err(rtnetlink::Error::NetlinkError(_)) => Some(false),
-                Err(_) => None,
-            };
+            device.has_filters = self.has_filters(index, Hook::Ingress).await;
+        }
+    }
+
+    /// The same of what leaves by them.
+    pub async fn read_egress_filters(&self, devices: &mut Devices) {
+        for (&index, device) in devices {
+            device.has_egress_filters = self.has_filters(index, Hook::Egress).await;
+        }
+    }
+
+    /// Whether filters of others are at one side of a device; `None` where that cannot be told.
+    async fn has_filters(&self, index: u32, hook: Hook) -> Option<bool> {
+        let interface = i32::try_from(index).ok()?;
+        let request = self.handle.traffic_filter(interface).get();
+        let request = match hook {
+            Hook::Ingress => request.ingress(),
+            Hook::Egress => request.egress(),
+        };
+        let filters: Result<Vec<_>, _> = request.execute().try_collect().await;
+        match filters {
+            Ok(filters) => Some(filters.iter().any(is_of_others)),
+            // No qdisc for them.
+            Err(rtnetlink::Error::NetlinkError(_)) => Some(false),
+            Err(_) => None,
         }
     }
 
@@ -278,21 +293,29 @@ fn device(message: &LinkMessage) -> Device {
         lacks_ethernet: !matches!(layer, LinkLayerType::Ether | LinkLayerType::Loopback),
         ..Device::default()
     };
+    let (mut lower, mut is_vlan) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Controller(master) if *master != 0 => device.master = Some(*master),
             LinkAttribute::LinkNetNsId(_) => device.is_peer_elsewhere = true,
+            LinkAttribute::Address(address) => {
+                device.mac = address.as_slice().try_into().unwrap_or_default();
+            }
+            LinkAttribute::Qdisc(kind) => device.qdisc.clone_from(kind),
+            LinkAttribute::Link(other) => lower = Some(*other),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     if let LinkInfo::Kind(kind) = info {
                         device.kind = kind_of(kind);
+                        is_vlan = matches!(kind, InfoKind::Vlan);
                     }
                 }
             }
             _ => {}
         }
     }
+    device.vlan_of = lower.filter(|_| is_vlan);
     device
 }
 

@@ -6,6 +6,7 @@ use lb_common::table::device::Role;
 use serde::Serialize;
 
 use crate::cli::inputs::DeviceInput;
+use crate::dataplane::xdp::XdpMode;
 
 /// One device.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -22,10 +23,11 @@ pub struct InterfaceView {
     pub why: Option<String>,
     /// Why it cannot be an uplink, though it should be one.
     pub obstacle: Option<String>,
-    /// How packets of new flows go that are translated on it: `redirect` where they may be sent on at
-    /// once, `tc` where the host routes them, or `none`.
+    /// How packets go that are translated on it: `xdp native` or `xdp generic` where a program sees their
+    /// frames, `redirect` where those of new flows may be sent on at once, `tc` where the host routes them,
+    /// or `none`.
     pub path: &'static str,
-    /// Why the host routes them.
+    /// Why they do not go a faster way.
     pub path_why: Option<String>,
     /// By which addresses flows leave it that must come back to this node.
     pub sources: Vec<IpAddr>,
@@ -55,12 +57,18 @@ pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
             },
             why: device.why.clone(),
             obstacle: device.obstacle.clone(),
-            path: match (device.has_ingress || device.has_egress, device.is_open) {
-                (true, true) => "redirect",
-                (true, false) => "tc",
+            path: match (device.has_ingress || device.has_egress, device.xdp) {
+                (true, Some(XdpMode::Native)) => "xdp native",
+                (true, Some(XdpMode::Generic)) => "xdp generic",
+                (true, None) if device.is_open => "redirect",
+                (true, None) => "tc",
                 (false, _) => "none",
             },
-            path_why: device.plain.clone().filter(|_| !device.is_open),
+            path_why: if device.is_open {
+                device.no_xdp.clone()
+            } else {
+                device.plain.clone()
+            },
             sources: device.sources.clone(),
             bridge: device.bridge.clone(),
             ingress: device.has_ingress,
