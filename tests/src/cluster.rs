@@ -149,6 +149,7 @@ impl Cluster {
             // The way of kernels without tcx, and of settings that ask for it.
             attached = leak::filter_programs(&self.lab)?;
         }
+        attached.extend(leak::frame_programs(&self.lab)?);
         ensure!(
             !attached.is_empty(),
             "no program was attached, so nothing can have been tested"

@@ -29,6 +29,7 @@ use crate::{
 
 pub mod address;
 mod firewall;
+mod frames;
 mod node;
 mod outside;
 mod path;

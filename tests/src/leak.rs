@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, loaded_programs, tc::TcAttachType};
+use serde_json::Value;
 
 use crate::{
     clock,
@@ -61,6 +62,20 @@ pub fn filter_programs(lab: &Lab) -> Result<BTreeSet<u32>> {
     Ok(ids)
 }
 
+/// The ids of all XDP programs on devices of the lab's nodes.
+pub fn frame_programs(lab: &Lab) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for node in lab.nodes() {
+        let list = ["-n", node.ns.name(), "-json", "link", "show"];
+        let text = command::run(Command::new("ip").args(list), "")?;
+        let devices: Value = serde_json::from_str(&text).context("read what ip says")?;
+        let programs = devices.as_array().into_iter().flatten();
+        let programs = programs.filter_map(|device| device["xdp"]["prog"]["id"].as_u64());
+        ids.extend(programs.filter_map(|id| u32::try_from(id).ok()));
+    }
+    Ok(ids)
+}
+
 /// The ids of the programs on one tcx hook, in the order in which they run.
 pub fn programs_on(node: &Node, device: &str, hook: TcAttachType) -> Result<Vec<u32>> {
     node.ns.run(|| {
@@ -80,6 +95,9 @@ pub fn check_hooks(lab: &Lab, foreign: &Foreign) -> Result<()> {
         .copied()
         .collect();
     ensure!(left.is_empty(), "programs left on tcx hooks: {left:?}");
+    let frames = frame_programs(lab)?;
+    let left: Vec<_> = frames.difference(&foreign.programs).collect();
+    ensure!(left.is_empty(), "programs left on XDP hooks: {left:?}");
     for node in lab.nodes() {
         let qdiscs = command::run(
             Command::new("tc").args(["-n", node.ns.name(), "qdisc", "show"]),

@@ -2,6 +2,7 @@
 //! the same tables, which must agree in everything: verdict, bytes, flow tables, fragments, counters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,11 +14,18 @@ use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use self::kernel::Kernel;
-use crate::host::{self, Code, Ended};
+use crate::host::{self, Code, Ended, Taken};
 use crate::packets::diff;
-use crate::tables::{MemoryTables, World};
+use crate::tables::{FrameWays, MemoryTables, World};
 
 mod kernel;
+
+/// `XDP_PASS`.
+const XDP_PASS: u32 = 2;
+/// `XDP_TX`.
+const XDP_TX: u32 = 3;
+/// `XDP_REDIRECT`.
+const XDP_REDIRECT: u32 = 4;
 
 /// Loaded once per test binary: the verifier takes seconds.
 static KERNEL: OnceLock<Mutex<Kernel>> = OnceLock::new();
@@ -152,6 +160,63 @@ impl Bench {
         (outcome, ran.is_some())
     }
 
+    /// Lets frames come by `device`, for as long as what is given lives.
+    #[must_use]
+    pub fn attach_frames(&mut self, device: u32) -> OwnedFd {
+        self.kernel.attach_frames(device)
+    }
+
+    /// Sends a frame through both, that comes by the uplink that packets are seen at; gives what XDP sends,
+    /// if it takes it.
+    ///
+    /// # Panics
+    ///
+    /// If the two disagree in anything, or tables change.
+    #[track_caller]
+    pub fn send_frame(&mut self, frame: &[u8]) -> Option<Taken> {
+        let (now, (code, out)) = loop {
+            self.kernel.reset(&self.host);
+            let now = flow_seconds();
+            let ran = self.kernel.run_frame(self.host.own, frame)?;
+            if flow_seconds() == now {
+                break (now, ran);
+            }
+        };
+        self.host.forget_notes();
+        let ways = FrameWays {
+            tables: &self.host,
+            is_scattered: false,
+        };
+        let taken = host::run_frame(&self.host, ways, frame, now);
+        let mut counts: BTreeMap<Reason, (u64, u64)> = BTreeMap::new();
+        let mut count = |reason, bytes: usize| {
+            let (packets, sum) = counts.entry(reason).or_default();
+            *packets += 1;
+            *sum += u64::try_from(bytes).expect("a frame is short");
+        };
+        let (expected, left) = match &taken {
+            None => (XDP_PASS, frame),
+            Some(taken) => {
+                for (reason, bytes) in taken.counts {
+                    count(reason, bytes);
+                }
+                count(Reason::SentOn, 0);
+                count(Reason::ByXdp, 0);
+                let is_back = taken.device == self.host.own;
+                let code = if is_back { XDP_TX } else { XDP_REDIRECT };
+                (code, &*taken.frame)
+            }
+        };
+        assert_eq!(
+            (self.kernel.counts(), code),
+            (counts, expected),
+            "the kernel's action is on the left, the host's on the right"
+        );
+        diff::assert_same(left, &out);
+        self.compare_tables();
+        taken
+    }
+
     #[expect(
         clippy::significant_drop_tightening,
         reason = "borrows of tables that nobody writes meanwhile"
@@ -177,6 +242,12 @@ impl Bench {
                 diff::diff(&ended.frame, out)
             );
         }
+        self.compare_tables();
+    }
+
+    #[track_caller]
+    fn compare_tables(&self) {
+        let kernel = &self.kernel;
         for (name, words) in [
             ("FLOWS_V4", &self.host.flows_v4),
             ("FLOWS_V6", &self.host.flows_v6),

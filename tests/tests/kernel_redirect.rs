@@ -30,6 +30,8 @@ const PACKETS: usize = 1500;
 const MAC: &str = "02:00:00:00:00:02";
 /// The MAC of every neighbour.
 const NEIGHBOUR: &str = "02:00:00:00:00:09";
+/// Both, as frames have them that leave.
+const MACS: [u8; 12] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 2];
 
 /// A node whose backend is a pod of its own, or on another one.
 fn node(is_local: bool) -> Result<Namespace> {
@@ -80,41 +82,75 @@ fn routes(place: Place, is_local: bool) -> String {
     )
 }
 
-/// Random packets at the node's devices. Gives how many were sent on, and how many left.
-fn run(is_local: bool, place: Place, seed: u64) -> (usize, usize) {
-    let tables = crossing::tables(is_local, Answer::Known);
+/// What became of the packets of one run.
+#[derive(Debug, Default)]
+struct Counted {
+    sent_on: usize,
+    by_xdp: usize,
+    left: usize,
+}
+
+/// Random packets at the node's devices. What comes by the uplink is seen by XDP first: what it takes must
+/// be what tc makes of it then.
+fn run(is_local: bool, place: Place, seed: u64) -> Counted {
+    let mut tables = crossing::tables(is_local, Answer::Known);
+    for macs in tables.fib.macs.values_mut() {
+        *macs = MACS;
+    }
+    crossing::let_take(&mut tables, &[CLIENT, BACKEND, UPLINK]);
     let fib = tables.fib.clone();
     let mut bench = Bench::new(&outside::world());
     bench.change(|host| {
         *host = tables;
         crossing::open(host, &[CLIENT, BACKEND, UPLINK]);
     });
+    let _attached = bench.attach_frames(UPLINK);
     let mut script = Script::new(seed, place);
-    let (mut sent_on, mut left) = (0, 0);
+    let mut counted = Counted::default();
     for _ in 0..PACKETS {
         let (device, frame) = script.next_packet();
+        bench.stand_at(device);
+        let taken = if device == UPLINK {
+            bench.send_frame(&frame)
+        } else {
+            None
+        };
         let crossed = cross(&fib, device, &frame, |device, hook, frame| {
             bench.stand_at(device);
             let (outcome, _) = bench.send_if_taken((role(device), hook), frame);
             outcome.ended
         });
-        sent_on += usize::from(crossed.is_sent_on);
+        if let Some(taken) = taken {
+            let sent = Some((taken.device, taken.frame));
+            assert_eq!(
+                sent, crossed.left,
+                "XDP's is on the left, tc's on the right"
+            );
+            assert!(crossed.is_sent_on);
+            counted.by_xdp += 1;
+        }
+        counted.sent_on += usize::from(crossed.is_sent_on);
         if let Some((device, frame)) = crossed.left {
-            left += 1;
+            counted.left += 1;
             script.learn(device, &frame);
         }
     }
-    (sent_on, left)
+    counted
 }
 
 fn check(is_local: bool) -> Result<()> {
     let node = node(is_local)?;
     node.run(|| {
         for (place, seed) in PLACES.into_iter().zip([3, 4]) {
-            let (sent_on, left) = run(is_local, place, seed);
+            let counted = run(is_local, place, seed);
+            let Counted {
+                sent_on,
+                by_xdp,
+                left,
+            } = counted;
             ensure!(
-                sent_on * 4 > PACKETS && left > sent_on,
-                "{place:?}: {sent_on} of {PACKETS} were sent on, {left} left"
+                sent_on * 4 > PACKETS && left > sent_on && by_xdp * 40 > PACKETS,
+                "{place:?}: of {PACKETS}, {counted:?}"
             );
         }
         Ok(())

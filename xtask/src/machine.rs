@@ -15,6 +15,7 @@ const PROGRAMS: [Need; 3] = [
     Need::program("ip", "iproute2"),
     Need::program("tc", "iproute2"),
     Need::program("nft", "nftables"),
+    Need::program("ethtool", "ethtool"),
 ];
 
 /// Programs that only the bench calls, for the kernel's own rules.

@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap as KernelHash, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::bpf::Wire;
 use lb_agent::dataplane::load::{
-    OBJECT_PATH_VARIABLE, PROGRAMS, UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS,
+    OBJECT_PATH_VARIABLE, PROGRAMS, UPLINK_EGRESS, UPLINK_INGRESS, UPLINK_XDP, WORKLOAD_EGRESS,
     WORKLOAD_INGRESS,
 };
 use lb_agent::dataplane::mmap::MappedWords;
+use lb_agent::dataplane::syscall;
 use lb_agent::dataplane::tables::source_range_key;
+use lb_agent::dataplane::xdp::XdpMode;
 use lb_common::family::MappedAddress;
 use lb_common::flow::Hook;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
@@ -87,6 +89,9 @@ impl Kernel {
             if let Err(log) = verify(program(&mut ebpf, name)) {
                 panic!("{name} is refused:\n{log}");
             }
+        }
+        if let Err(log) = refusal(frame_program(&mut ebpf).load()) {
+            panic!("{UPLINK_XDP} is refused:\n{log}");
         }
         let words = WORD_MAPS.map(|(name, per_element)| {
             let map = ebpf.take_map(name).expect("the object has the map");
@@ -304,6 +309,44 @@ impl Kernel {
         };
         Some((code, out))
     }
+
+    /// Attaches the XDP program to `device`, natively: frames are made in the name of a device only if it
+    /// has one.
+    pub(super) fn attach_frames(&mut self, device: u32) -> OwnedFd {
+        let program = frame_program(&mut self.ebpf);
+        let program = program.fd().expect("it is loaded").as_fd();
+        syscall::attach_xdp(program, device, XdpMode::Native).expect("a veth has native XDP")
+    }
+
+    /// Runs one frame that comes by `device`: what the program returns, and the frame afterwards. `None`
+    /// where test-run takes no frame of this length.
+    pub(super) fn run_frame(&mut self, device: u32, frame: &[u8]) -> Option<(u32, Vec<u8>)> {
+        /// `ETH_HLEN`.
+        const SHORTEST: usize = 14;
+        if frame.len() < SHORTEST {
+            return None;
+        }
+        let mut out = vec![0; FRAME_ROOM];
+        let length = u32::try_from(frame.len()).expect("a frame is short");
+        // A `struct xdp_md`: data, its end, metadata, the device that it came by, its queue, that it goes to.
+        let context = [0, length, 0, device, 0, 0].map(u32::to_ne_bytes).concat();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = frame_program(&mut self.ebpf).test_run(options);
+        let result = result.expect("test-run takes a frame of a device with the program");
+        out.truncate(usize::try_from(result.data_size_out).expect("32 bits"));
+        Some((result.return_value, out))
+    }
+}
+
+fn frame_program(ebpf: &mut Ebpf) -> &mut Xdp {
+    let program = ebpf.program_mut(UPLINK_XDP);
+    let program = program.expect("the object has the program");
+    program.try_into().expect("it is one for XDP")
 }
 
 /// A `struct __sk_buff` that says nothing but the device.
@@ -322,7 +365,11 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
 
 /// Loads a program; the end of the verifier's log if it is refused.
 fn verify(program: &mut SchedClassifier) -> Result<(), String> {
-    program.load().map_err(|error| {
+    refusal(program.load())
+}
+
+fn refusal(loaded: Result<(), ProgramError>) -> Result<(), String> {
+    loaded.map_err(|error| {
         let ProgramError::LoadError { verifier_log, .. } = &error else {
             return error.to_string();
         };
