@@ -84,6 +84,14 @@ fn lb_uplink_xdp(ctx: XdpContext) -> u32 {
     hook::xdp::run(ctx.ctx)
 }
 
+/// The same, as the host's receive path makes a frame of a packet again. Not for frames in several buffers:
+/// for a program that is, kernels from 6.10 on may copy the packet and forget where its MAC header ends, so
+/// that tc reads it from the IP header on.
+#[xdp]
+fn lb_uplink_xdp_g(ctx: XdpContext) -> u32 {
+    hook::xdp::run(ctx.ctx)
+}
+
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

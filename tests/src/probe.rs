@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramInfo, SchedClassifier, loaded_programs,
+        LinkOrder, ProgramInfo, SchedClassifier, Xdp, XdpMode, loaded_programs,
         tc::{NlOptions, TcAttachOptions, TcAttachType},
     },
     sys::{Stats, enable_stats},
@@ -20,10 +20,10 @@ use crate::lab::Node;
 /// The program's name in the object.
 const NAME: &str = "neighbour";
 
-/// `r0 = TCX_NEXT (-1); exit`: as a program that only watches must end.
-const INSTRUCTIONS: [u8; 16] = [
-    0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0,
-];
+/// What a program on a tc hook returns that only watches: `TCX_NEXT`.
+const NEXT: i32 = -1;
+/// The same on an XDP hook: `XDP_PASS`.
+const PASS: i32 = 2;
 
 /// Bytes of an ELF header.
 const HEADER: u64 = 64;
@@ -64,7 +64,8 @@ impl Probe {
         };
         let stats = enable_stats(Stats::RunTime).context("have the kernel count program runs")?;
         node.ns.run(|| {
-            let mut object = Ebpf::load(&object_file()).context("load the probe's object")?;
+            let mut object =
+                Ebpf::load(&object_file("classifier", NEXT)).context("load the probe's object")?;
             let program = object
                 .program_mut(NAME)
                 .context("the object has its program")?;
@@ -113,13 +114,55 @@ impl Probe {
 
 /// Runs `action` with a program that does nothing, loaded and attached nowhere.
 pub fn with_empty_program<T>(action: impl FnOnce(&SchedClassifier) -> Result<T>) -> Result<T> {
-    let mut object = Ebpf::load(&object_file()).context("load the empty program's object")?;
+    let mut object =
+        Ebpf::load(&object_file("classifier", NEXT)).context("load the empty program's object")?;
     let program = object
         .program_mut(NAME)
         .context("the object has its program")?;
     let program: &mut SchedClassifier = program.try_into()?;
     program.load().context("load the empty program")?;
     action(program)
+}
+
+/// A program of somebody else at a device's XDP hook, in its driver; it passes everything on.
+#[derive(Debug)]
+pub struct FrameProbe {
+    id: u32,
+    // Owns the program and its link.
+    _object: Ebpf,
+}
+
+impl FrameProbe {
+    /// Attaches to `device` on `node` until dropped.
+    pub fn attach(node: &Node, device: &str) -> Result<Self> {
+        node.ns.run(|| {
+            let object = object_file("xdp", PASS);
+            let mut object = Ebpf::load(&object).context("load the probe's object")?;
+            let program = object
+                .program_mut(NAME)
+                .context("the object has its program")?;
+            let program: &mut Xdp = program.try_into()?;
+            program.load().context("load the probe")?;
+            program
+                .attach(device, XdpMode::Driver)
+                .with_context(|| format!("attach the probe to {device} in {}", node.name))?;
+            Ok(Self {
+                id: program.info()?.id(),
+                _object: object,
+            })
+        })
+    }
+
+    /// The program's id.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// `r0 = returned; exit`.
+fn instructions(returned: i32) -> Vec<u8> {
+    let exit = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    [&[0xb7, 0, 0, 0][..], &returned.to_le_bytes(), &exit].concat()
 }
 
 /// One section of the object file.
@@ -141,10 +184,12 @@ struct Section<'a> {
 /// A relocatable ELF file for BPF: header, contents, section headers.
 ///
 /// ```text
-///   0 (none)   1 .strtab   2 classifier   3 license   4 .symtab
+///   0 (none)   1 .strtab   2 classifier or xdp   3 license   4 .symtab
 /// ```
-fn object_file() -> Vec<u8> {
-    let strings = b"\0.strtab\0classifier\0license\0.symtab\0neighbour\0";
+fn object_file(kind: &str, returned: i32) -> Vec<u8> {
+    let strings = format!("\0.strtab\0{kind}\0license\0.symtab\0neighbour\0");
+    let strings = strings.as_bytes();
+    let instructions = instructions(returned);
     let string = |text: &str| {
         let found = strings
             .windows(text.len())
@@ -164,7 +209,7 @@ fn object_file() -> Vec<u8> {
     let sections = [
         plain(0, 0, 0, &[]),
         plain(string(".strtab"), 3, 0, strings),
-        plain(string("classifier"), 1, 6, &INSTRUCTIONS),
+        plain(string(kind), 1, 6, &instructions),
         plain(string("license"), 1, 2, b"GPL\0"),
         Section {
             link: 1,
@@ -209,7 +254,7 @@ fn symbol(name: u32) -> Vec<u8> {
     let mut symbol = name.to_le_bytes().to_vec();
     symbol.extend([0x12, 0, 2, 0]);
     symbol.extend(0_u64.to_le_bytes());
-    symbol.extend((INSTRUCTIONS.len() as u64).to_le_bytes());
+    symbol.extend((instructions(NEXT).len() as u64).to_le_bytes());
     symbol
 }
 

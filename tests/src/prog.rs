@@ -22,8 +22,6 @@ mod kernel;
 
 /// `XDP_PASS`.
 const XDP_PASS: u32 = 2;
-/// `XDP_TX`.
-const XDP_TX: u32 = 3;
 /// `XDP_REDIRECT`.
 const XDP_REDIRECT: u32 = 4;
 
@@ -202,9 +200,7 @@ impl Bench {
                 }
                 count(Reason::SentOn, 0);
                 count(Reason::ByXdp, 0);
-                let is_back = taken.device == self.host.own;
-                let code = if is_back { XDP_TX } else { XDP_REDIRECT };
-                (code, &*taken.frame)
+                (XDP_REDIRECT, &*taken.frame)
             }
         };
         assert_eq!(

@@ -11,7 +11,7 @@ use crate::process;
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Programs that the lab calls.
-const PROGRAMS: [Need; 3] = [
+const PROGRAMS: [Need; 4] = [
     Need::program("ip", "iproute2"),
     Need::program("tc", "iproute2"),
     Need::program("nft", "nftables"),

@@ -16,6 +16,7 @@ use aya_obj::Object;
 use super::bpffs::{self, BpffsError, PinPaths};
 use super::layout::{Difference, Shape, Table};
 use super::privilege;
+use super::xdp::XdpMode;
 use crate::settings::Sizes;
 
 /// Names the object file to load instead of the embedded one.
@@ -30,8 +31,10 @@ pub const WORKLOAD_EGRESS: &str = "lb_workload_egress";
 pub const UPLINK_INGRESS: &str = "lb_uplink_ingress";
 /// The program at the side of an uplink where packets leave.
 pub const UPLINK_EGRESS: &str = "lb_uplink_egress";
-/// The program at an uplink's XDP hook, which is loaded only where it is wanted.
+/// The program at an uplink's XDP hook, in its driver; loaded only where it is wanted.
 pub const UPLINK_XDP: &str = "lb_uplink_xdp";
+/// The same for the generic hook.
+pub const UPLINK_XDP_GENERIC: &str = "lb_uplink_xdp_g";
 /// All that are always loaded.
 pub const PROGRAMS: [&str; 4] = [
     WORKLOAD_INGRESS,
@@ -239,8 +242,11 @@ impl Loaded {
     }
 
     /// The program for uplinks' XDP hooks; the first call hands it to the verifier.
-    pub fn frame_program(&mut self) -> Result<OwnedFd, LoadError> {
-        let name = UPLINK_XDP;
+    pub fn frame_program(&mut self, mode: XdpMode) -> Result<OwnedFd, LoadError> {
+        let name = match mode {
+            XdpMode::Native => UPLINK_XDP,
+            XdpMode::Generic => UPLINK_XDP_GENERIC,
+        };
         let failed = |source| LoadError::Program {
             program: name,
             source,

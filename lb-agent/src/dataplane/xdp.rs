@@ -151,7 +151,7 @@ impl XdpLinks {
             Some(_) => self.detach(interface)?,
             None => {}
         }
-        let program = loaded.frame_program()?;
+        let program = loaded.frame_program(mode)?;
         let link = syscall::attach_xdp(program.as_fd(), interface, mode)
             .map_err(|source| refused(interface, mode, source))?;
         let path = self.paths.xdp_link(interface, mode);
@@ -172,7 +172,7 @@ impl XdpLinks {
         if target != (LinkTarget::Xdp { interface }) {
             return Err(XdpError::Gone { interface });
         }
-        let program = loaded.frame_program()?;
+        let program = loaded.frame_program(mode)?;
         match syscall::update_link(link.as_fd(), program.as_fd()) {
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
                 Err(XdpError::Gone { interface })

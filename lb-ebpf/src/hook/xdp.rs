@@ -17,8 +17,6 @@ use crate::tables::KernelTables;
 
 const PASS: u32 = xdp_action::XDP_PASS;
 const DROP: u32 = xdp_action::XDP_DROP;
-/// Back out of the device that it came by.
-const TX: u32 = xdp_action::XDP_TX;
 
 /// Runs one frame.
 #[inline(always)]
@@ -64,7 +62,11 @@ fn run_family<F: Family>(context: *mut xdp_md) -> u32 {
         }
         (Fate::Taken, Some(way)) => {
             note(way, bytes, frame.length());
-            send(context, way.device)
+            // Back out of the device that it came by, too: `XDP_TX` leaves a frame lying in a veth whose
+            // other end polls without a program of its own.
+            // SAFETY: the helper takes numbers only.
+            let action = unsafe { bpf_redirect(way.device, 0) };
+            action as u32
         }
     }
 }
@@ -76,15 +78,4 @@ fn note(way: &Transit, bytes: u32, left: u32) {
     count(Reason::SentOn, 0);
     count(way.left, left);
     count(Reason::ByXdp, 0);
-}
-
-#[inline(always)]
-fn send(context: *mut xdp_md, device: u32) -> u32 {
-    // SAFETY: the context is valid as long as the program runs.
-    if device == unsafe { (*context).ingress_ifindex } {
-        return TX;
-    }
-    // SAFETY: the helper takes numbers only.
-    let action = unsafe { bpf_redirect(device, 0) };
-    action as u32
 }
