@@ -61,9 +61,7 @@ fn build(shape: CniShape, xdp: &str) -> Result<Stage> {
         address::CLUSTER_CIDR_V4,
         address::CLUSTER_CIDR_V6
     );
-    let stage = Stage::build_with_outside(shape, &settings, |_lab| Ok(()))?;
-    stage.cluster.lab.carry_frames()?;
-    Ok(stage)
+    Stage::build_with_outside(shape, &settings, |lab| lab.carry_frames())
 }
 
 /// How often `reason` was counted on node 1.
