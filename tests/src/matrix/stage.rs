@@ -42,11 +42,15 @@ impl MatrixStage {
     /// serves, also clients from outside.
     pub fn build(shape: CniShape, path: Path) -> Result<Self> {
         let mut cluster = Cluster::build(shape, 3)?;
-        if path == Path::Redirect {
+        let xdp = match path {
+            Path::Tc | Path::Redirect => "Off",
+            Path::Xdp => "Native",
+        };
+        if path != Path::Tc {
             // To other nodes only addresses of pods are sent on.
             let (v4, v6) = (address::CLUSTER_CIDR_V4, address::CLUSTER_CIDR_V6);
             cluster.set_config(&format!(
-                "datapath: {{redirect: \"On\"}}\n\
+                "datapath: {{redirect: \"On\", xdp: \"{xdp}\"}}\n\
                  localTraffic: {{clusterCIDRs: [\"{v4}\", \"{v6}\"]}}\n"
             ))?;
         }
@@ -54,6 +58,9 @@ impl MatrixStage {
         lab.add_outside()?;
         lab.add_pods(&[("client", 1), ("web-1", 1), ("web-2", 2), ("far", 3)])?;
         lab.open_firewalls_to_nodes()?;
+        if path == Path::Xdp {
+            lab.carry_frames()?;
+        }
         let networks = [
             [address::EXTERNAL_V4, address::EXTERNAL_V6],
             [address::SERVICE_CIDR_V4, address::SERVICE_CIDR_V6],

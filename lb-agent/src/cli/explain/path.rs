@@ -66,6 +66,8 @@ mod tests {
             obstacle: None,
             is_open: plain.is_none(),
             plain: plain.map(str::to_owned),
+            xdp: None,
+            no_xdp: None,
             sources: Vec::new(),
             bridge: None,
             has_ingress: true,

@@ -121,6 +121,8 @@ mod tests {
             obstacle: None,
             is_open: false,
             plain: None,
+            xdp: None,
+            no_xdp: None,
             sources: Vec::new(),
             bridge: None,
             has_ingress: true,

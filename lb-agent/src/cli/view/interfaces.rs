@@ -84,3 +84,55 @@ pub fn interfaces(devices: &[DeviceInput]) -> Vec<InterfaceView> {
     views.sort_by_key(|view| view.index);
     views
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uplink() -> DeviceInput {
+        DeviceInput {
+            index: 2,
+            name: Some("eth0".to_owned()),
+            role: Some(Role::Uplink),
+            why: None,
+            obstacle: None,
+            is_open: true,
+            plain: None,
+            xdp: None,
+            no_xdp: Some("the driver has none".to_owned()),
+            sources: Vec::new(),
+            bridge: None,
+            has_ingress: true,
+            has_egress: true,
+        }
+    }
+
+    #[test]
+    fn the_path_is_the_fastest_and_the_reason_that_of_the_next_faster() {
+        let closed = DeviceInput {
+            is_open: false,
+            plain: Some("it is a port".to_owned()),
+            ..uplink()
+        };
+        let with = |mode| DeviceInput {
+            xdp: Some(mode),
+            no_xdp: None,
+            ..uplink()
+        };
+        let bare = DeviceInput {
+            has_ingress: false,
+            has_egress: false,
+            ..closed.clone()
+        };
+        for (device, path, why) in [
+            (bare, "none", Some("it is a port")),
+            (closed, "tc", Some("it is a port")),
+            (uplink(), "redirect", Some("the driver has none")),
+            (with(XdpMode::Native), "xdp native", None),
+            (with(XdpMode::Generic), "xdp generic", None),
+        ] {
+            let views = interfaces(&[device]);
+            assert_eq!((views[0].path, views[0].path_why.as_deref()), (path, why));
+        }
+    }
+}
