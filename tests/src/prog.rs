@@ -213,20 +213,15 @@ impl Bench {
         taken
     }
 
-    #[expect(
-        clippy::significant_drop_tightening,
-        reason = "borrows of tables that nobody writes meanwhile"
-    )]
     #[track_caller]
     fn compare(&self, ended: &Ended, code: Code, out: &[u8], frame: &[u8]) {
-        let kernel = &self.kernel;
         let bytes = u64::try_from(frame.len()).expect("a frame is short");
         let mut counts = BTreeMap::from([(ended.reason, (1, bytes))]);
         for &note in self.host.notes.borrow().iter() {
             counts.entry(note).or_insert((0, 0)).0 += 1;
         }
         assert_eq!(
-            (kernel.counts(), code),
+            (self.kernel.counts(), code),
             (counts, ended.code),
             "the kernel's verdict is on the left, the host's on the right"
         );
@@ -241,6 +236,10 @@ impl Bench {
         self.compare_tables();
     }
 
+    #[expect(
+        clippy::significant_drop_tightening,
+        reason = "borrows of tables that nobody writes meanwhile"
+    )]
     #[track_caller]
     fn compare_tables(&self) {
         let kernel = &self.kernel;

@@ -34,7 +34,7 @@ pub enum NoXdp {
 }
 
 /// In which mode the program is wanted on an uplink; `has_vlans` says whether VLAN devices stand on it.
-pub fn wanted_mode(
+pub const fn wanted_mode(
     (xdp, redirect): (Xdp, Redirect),
     is_open: bool,
     has_vlans: bool,

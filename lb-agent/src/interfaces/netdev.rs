@@ -159,11 +159,11 @@ fn number(attributes: &[u8], kind: u16) -> Option<u64> {
 }
 
 /// What lies one after the other, each a multiple of four bytes apart and as long as it says itself.
-fn parts<'a>(
-    bytes: &'a [u8],
+fn parts(
+    bytes: &[u8],
     least: usize,
     length: impl Fn(&[u8]) -> Option<usize>,
-) -> impl Iterator<Item = &'a [u8]> {
+) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = length(rest).filter(|length| *length >= least)?;

@@ -17,6 +17,8 @@ use crate::tables::KernelTables;
 
 const PASS: u32 = xdp_action::XDP_PASS;
 const DROP: u32 = xdp_action::XDP_DROP;
+/// A drop that the kernel's tracepoint `xdp_exception` reports.
+const ABORTED: u32 = xdp_action::XDP_ABORTED;
 
 /// Runs one frame.
 #[inline(always)]
@@ -66,7 +68,7 @@ fn run_family<F: Family>(context: *mut xdp_md) -> u32 {
             // other end polls without a program of its own.
             // SAFETY: the helper takes numbers only.
             let action = unsafe { bpf_redirect(way.device, 0) };
-            action as u32
+            u32::try_from(action).unwrap_or(ABORTED)
         }
     }
 }
