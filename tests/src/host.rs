@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::conntrack::State;
 use lb_common::decide::{
-    Action, Fate, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload, Transit,
-    Verdict, Workspace, decide, glance, transit,
+    Action, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload, Verdict,
+    Workspace, decide, glance,
 };
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Path, Protocol};
@@ -19,12 +19,11 @@ use lb_common::onward::Offer;
 use lb_common::packet::Frame;
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, RewriteError};
-use lb_common::room::Room;
 use lb_common::table::device::Role;
 use lb_common::tables::{Tables as _, flow_table};
 use lb_common::verdict::Reason;
 
-use crate::tables::{FrameWays, MemoryTables};
+use crate::tables::MemoryTables;
 
 /// What a program tells the kernel to do with a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,71 +113,6 @@ fn send_on(tables: &MemoryTables, bytes: &mut Vec<u8>) -> Option<u32> {
     let length = frame.0.len();
     bytes.truncate(length);
     Some(device)
-}
-
-/// A frame that XDP sends.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Taken {
-    /// Interface index of the device by which it is sent.
-    pub device: u32,
-    /// As what.
-    pub frame: Vec<u8>,
-    /// What is counted of it beside the notes, with bytes: as at ingress, then as at egress.
-    pub counts: [(Reason, usize); 2],
-}
-
-/// Runs one frame that comes by the uplink that packets are seen at; `None` where it goes on to tc.
-///
-/// # Panics
-///
-/// If it changed the frame nevertheless, or failed half way.
-pub fn run_frame(
-    tables: &MemoryTables,
-    ways: FrameWays<'_>,
-    bytes: &[u8],
-    now: Seconds,
-) -> Option<Taken> {
-    let mut frame = bytes.to_vec();
-    let link = parse_link(&Frame(&mut frame)).ok()?;
-    let mut room = Room::Empty;
-    let (fate, length) = if link.is_v6 {
-        through::<V6>(tables, ways, &mut frame, now, &mut room)
-    } else {
-        through::<V4>(tables, ways, &mut frame, now, &mut room)
-    };
-    assert_ne!(
-        fate,
-        Fate::Broken,
-        "what fails has to fail before anything is written"
-    );
-    if fate == Fate::Left {
-        assert_eq!(frame, bytes, "what is left alone is left as it is");
-        return None;
-    }
-    frame.truncate(length);
-    let Transit {
-        device,
-        arrived,
-        left,
-        ..
-    } = *room.get()?;
-    Some(Taken {
-        device,
-        frame,
-        counts: [(arrived, bytes.len()), (left, length)],
-    })
-}
-
-fn through<F: Family>(
-    tables: &MemoryTables,
-    mut ways: FrameWays<'_>,
-    bytes: &mut [u8],
-    now: Seconds,
-    room: &mut Room<Transit>,
-) -> (Fate, usize) {
-    let mut frame = Frame(bytes);
-    let fate = transit::<F, _>(&mut frame, || now, &tables, &mut ways, room);
-    (fate, frame.0.len())
 }
 
 /// What a glance tells, and what it makes of the frame.

@@ -10,6 +10,7 @@ pub mod crossing;
 pub mod demo;
 pub mod dice;
 pub mod follower;
+pub mod frames;
 pub mod given;
 pub mod host;
 pub mod http;

@@ -14,9 +14,10 @@ use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use self::kernel::Kernel;
-use crate::host::{self, Code, Ended, Taken};
+use crate::frames::{self, FrameWays, Taken};
+use crate::host::{self, Code, Ended};
 use crate::packets::diff;
-use crate::tables::{FrameWays, MemoryTables, World};
+use crate::tables::{MemoryTables, World};
 
 mod kernel;
 
@@ -185,7 +186,7 @@ impl Bench {
             tables: &self.host,
             is_scattered: false,
         };
-        let taken = host::run_frame(&self.host, ways, frame, now);
+        let taken = frames::run_frame(&self.host, ways, frame, now);
         let mut counts: BTreeMap<Reason, (u64, u64)> = BTreeMap::new();
         let mut count = |reason, bytes: usize| {
             let (packets, sum) = counts.entry(reason).or_default();

@@ -51,7 +51,7 @@ mod fib;
 #[path = "tables/world.rs"]
 mod world;
 
-pub use self::fib::{Fib, FrameWays, Way};
+pub use self::fib::{Fib, Way};
 pub use self::world::{ServicePort, World};
 
 /// The table form of an address.

@@ -7,9 +7,9 @@ use lb_common::id::Seconds;
 use lb_common::verdict::Reason;
 
 use super::*;
+use crate::frames::{self, FrameWays};
 use crate::given::{self, PLACES};
 use crate::host::{self, flows};
-use crate::tables::FrameWays;
 
 /// Packets in all, and those after which a node begins anew.
 const PACKETS: u32 = 100_000;
@@ -78,7 +78,7 @@ fn by_xdp(tables: &MemoryTables, frame: &[u8], now: Seconds) -> Option<Gone> {
         tables,
         is_scattered: false,
     };
-    let taken = host::run_frame(tables, ways, frame, now)?;
+    let taken = frames::run_frame(tables, ways, frame, now)?;
     Some(Gone {
         crossed: Crossed {
             left: Some((taken.device, taken.frame)),
@@ -220,7 +220,7 @@ impl Talk {
             tables,
             is_scattered,
         };
-        host::run_frame(tables, ways, frame, now).is_some()
+        frames::run_frame(tables, ways, frame, now).is_some()
     }
 
     /// Has all devices take `takes`, from an XDP program in the driver or from the generic one.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use lb_common::decide::{self, Ways};
 use lb_common::family::Family;
 use lb_common::onward::{Answer, Hop, Question, Routes, Wire};
 use lb_common::table::device::DeviceRecord;
@@ -118,39 +117,5 @@ impl Routes for &MemoryTables {
             is_open: record.is_open(),
             role: record.role(),
         }
-    }
-}
-
-/// What there is to know around a frame that comes by the device that packets are seen at.
-#[derive(Clone, Copy, Debug)]
-pub struct FrameWays<'a> {
-    /// The tables.
-    pub tables: &'a MemoryTables,
-    /// Whether it lies in more than one buffer.
-    pub is_scattered: bool,
-}
-
-impl Ways for FrameWays<'_> {
-    fn device(&self) -> u32 {
-        self.tables.own
-    }
-
-    fn record(&self) -> DeviceRecord {
-        self.tables.device
-    }
-
-    fn is_scattered(&self) -> bool {
-        self.is_scattered
-    }
-
-    fn way<F: Family>(&mut self, question: &Question<F>) -> Option<decide::Way> {
-        let hop = (&mut &*self.tables).hop(question);
-        let record = self.tables.record(hop.device)?;
-        matches!(hop.answer, Answer::Known).then_some(decide::Way {
-            macs: *self.tables.fib.macs.get(&hop.device)?,
-            device: hop.device,
-            role: record.role(),
-            takes: record.takes(),
-        })
     }
 }
