@@ -42,7 +42,6 @@ use crate::dataplane::bpffs::{self, PinPaths};
 use crate::dataplane::load::{self, Loaded, Variant};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
-use crate::dataplane::xdp::XdpLinks;
 use crate::dataplane::{Dataplane as _, DataplaneError, Write};
 use crate::interfaces::{Devices, REREAD, Watcher};
 use crate::lock::Lock;
@@ -192,7 +191,6 @@ impl Agent {
         for failure in failures {
             tracing::warn!("taking over a link: {failure}");
         }
-        let xdp = XdpLinks::find(loaded.paths())?;
         tracing::info!(
             node = settings.node_name,
             pins = %settings.pin_dir.display(),
@@ -202,7 +200,7 @@ impl Agent {
             "datapath loaded"
         );
         Ok(Self {
-            keeper: DeviceKeeper::new(attachments, xdp, &settings, &roles),
+            keeper: DeviceKeeper::new(attachments, loaded.paths(), &settings, &roles)?,
             addresses,
             model: Model::new(&settings.node_name)
                 .with_node_address(settings.services.node_address),

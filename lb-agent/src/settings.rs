@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use lb_common::id::MAX_INDEX;
 use lb_common::table::config::MAX_CIDRS;
-use serde::{Deserialize, Serialize};
 
 use crate::dataplane::layout::Table;
 use audit::Audit;
 use client::ApiClient;
 use conntrack::KernelConntrack;
+pub use datapath::{Redirect, Xdp};
 use outside::Outside;
 use services::ServiceRules;
 
 pub mod audit;
 pub mod client;
 pub mod conntrack;
+pub mod datapath;
 pub mod outside;
 pub mod services;
 
@@ -211,30 +212,6 @@ pub enum AttachmentMode {
     Probe,
     /// Always a clsact filter.
     Clsact,
-}
-
-/// Whether packets of flows are sent on at once, past the host's filters: see
-/// `docs/decisions/0015-sent-on-at-once.md`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Redirect {
-    /// The host routes and filters every packet.
-    #[default]
-    Off,
-    /// New flows' packets are sent on where nothing else stands in the way.
-    On,
-}
-
-/// Whether XDP programs on uplinks take what is sent on at once: see
-/// `docs/decisions/0016-frames-before-packets.md`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Xdp {
-    /// No XDP program is attached.
-    #[default]
-    Off,
-    /// On each uplink whose driver runs them.
-    Native,
-    /// On each uplink, by the host's receive path.
-    Generic,
 }
 
 /// Devices by name whose role is given. `*` stands for any characters.

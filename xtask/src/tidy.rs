@@ -43,7 +43,7 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Files that may hold unsafe code; a folder of the same name counts as the file's.
-const UNSAFE_FILES: [&str; 22] = [
+const UNSAFE_FILES: [&str; 24] = [
     "lb-ebpf/src/atomic",
     // Programs of the bench, which no node loads.
     "lb-ebpf/src/bench/bytes",
@@ -55,7 +55,9 @@ const UNSAFE_FILES: [&str; 22] = [
     "lb-ebpf/src/device",
     "lb-ebpf/src/flows",
     "lb-ebpf/src/forward",
+    "lb-ebpf/src/frame",
     "lb-ebpf/src/hook/tc",
+    "lb-ebpf/src/hook/xdp",
     "lb-ebpf/src/onward",
     "lb-ebpf/src/packet",
     "lb-ebpf/src/refuse",

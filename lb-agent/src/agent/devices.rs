@@ -15,9 +15,10 @@ use super::timers::now;
 use crate::clock;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
+use crate::dataplane::bpffs::PinPaths;
 use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
-use crate::dataplane::xdp::XdpLinks;
+use crate::dataplane::xdp::{XdpError, XdpLinks};
 use crate::interfaces::{
     Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, netdev,
     openness, source_addresses,
@@ -91,18 +92,18 @@ enum DeviceError {
 }
 
 impl DeviceKeeper {
-    /// `roles` are those of the records that an earlier agent wrote.
+    /// `roles` are those of the records that an earlier agent wrote, whose XDP links are below `paths`.
     pub(super) fn new(
         attachments: Attachments,
-        xdp: XdpLinks,
+        paths: &PinPaths,
         settings: &Settings,
         roles: &BTreeMap<u32, device::Role>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, XdpError> {
+        Ok(Self {
             attachments,
             overrides: settings.interfaces.clone(),
             redirect: settings.redirect,
-            frames: FrameKeeper::new(xdp, settings),
+            frames: FrameKeeper::new(XdpLinks::find(paths)?, settings),
             records: BTreeMap::new(),
             earlier: roles.keys().copied().collect(),
             grace: Grace::new(roles.iter().map(|(&index, &role)| (index, found(role)))),
@@ -110,7 +111,7 @@ impl DeviceKeeper {
             problems: BTreeMap::new(),
             obstacles: BTreeMap::new(),
             roles: Vec::new(),
-        }
+        })
     }
 
     /// Takes over other rules; they apply at the next [`Self::keep`].

@@ -68,7 +68,7 @@ pub(super) struct Requirement {
     pub(super) than: &'static str,
     limit: Limit,
     group: &'static str,
-    /// What the names of its rows' cases hold, one of these; nothing where there is no such path yet.
+    /// What the names of its rows' cases hold, one of these; nothing where no row is of that path yet.
     cases: &'static [&'static str],
     /// What the metrics of its rows begin with.
     pub(super) metric: &'static str,

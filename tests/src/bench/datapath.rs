@@ -70,7 +70,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         flat(services, [&alone, &among], track.report);
         Ok(())
     })?;
-    report.say("  not yet: XDP (its programs do not exist yet)");
+    report.say("  not yet: XDP (what is run here are programs for tc)");
     Ok(())
 }
 

@@ -129,7 +129,7 @@ fn judged(requirement: &Requirement, standing: &Standing) -> (String, String) {
         }
     };
     match standing {
-        Standing::NoPath => (String::new(), "not measured: no such path yet".to_owned()),
+        Standing::NoPath => (String::new(), "not measured yet".to_owned()),
         Standing::NotMeasured => (String::new(), "not in this run".to_owned()),
         Standing::Met { nearest } => (measured(nearest), "met".to_owned()),
         Standing::Missed {
@@ -291,7 +291,7 @@ mod tests {
         let mut page = String::new();
         requirements(&mut page, &kept, notes).unwrap();
         for wanted in [
-            "| connect through ClusterIP, p50 | socket | ≤ 1.05 × direct |  | not measured: no such path yet |",
+            "| connect through ClusterIP, p50 | socket | ≤ 1.05 × direct |  | not measured yet |",
             "| tc | ≤ 1.1 × direct | 1.21 (1 services) | missed by 10 % (1 of 1 rows) |",
             "* **Connect by tc.** Two [flows](x.md).\n  More.\n",
             "| not in this run |",

@@ -56,7 +56,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     for &services in sizes {
         size(options, services, report)?;
     }
-    report.say("  not yet: socket hooks, XDP (they do not exist yet)");
+    report.say("  not yet: socket hooks (they do not exist yet), XDP (the wires carry packets, not frames)");
     Ok(())
 }
 

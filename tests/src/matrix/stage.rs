@@ -47,12 +47,9 @@ impl MatrixStage {
             Path::Xdp => "Native",
         };
         if path != Path::Tc {
-            // To other nodes only addresses of pods are sent on.
-            let (v4, v6) = (address::CLUSTER_CIDR_V4, address::CLUSTER_CIDR_V6);
-            cluster.set_config(&format!(
-                "datapath: {{redirect: \"On\", xdp: \"{xdp}\"}}\n\
-                 localTraffic: {{clusterCIDRs: [\"{v4}\", \"{v6}\"]}}\n"
-            ))?;
+            // Without cluster CIDRs, which would make clients of the cluster of pods on other nodes.
+            let settings = format!("datapath: {{redirect: \"On\", xdp: \"{xdp}\"}}\n");
+            cluster.set_config(&settings)?;
         }
         let lab = &mut cluster.lab;
         lab.add_outside()?;
