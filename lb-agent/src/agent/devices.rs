@@ -166,7 +166,8 @@ impl DeviceKeeper {
                 closed.insert(index, why);
             }
             let record = one.record.opened(index, openness.is_ok());
-            let has_strangers = self.attachments.has_strangers(index, Hook::Egress);
+            let has_strangers =
+                self.frames.is_on() && self.attachments.has_strangers(index, Hook::Egress);
             let frames = self
                 .frames
                 .prepare(one.device, record, site.devices, has_strangers);
