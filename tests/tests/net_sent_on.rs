@@ -33,10 +33,9 @@ const NEIGHBOUR: &str = "02:00:00:00:00:09";
 /// Both, as frames have them that leave.
 const MACS: [u8; 12] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 2];
 
-/// A node whose backend is a pod of its own, or on another one.
-fn node(is_local: bool) -> Result<Namespace> {
-    let place = if is_local { "here" } else { "there" };
-    let name = format!("{}{}-redirect-{place}", ns::PREFIX, std::process::id());
+/// A node, for the test of this name, whose backend is a pod of its own, or on another one.
+fn node(test: &str, is_local: bool) -> Result<Namespace> {
+    let name = format!("{}{}-redirect-{test}", ns::PREFIX, std::process::id());
     let node = Namespace::create(name)?;
     node.sysctl(&[
         ("net/ipv4/ip_forward", "1"),
@@ -138,8 +137,8 @@ fn run(is_local: bool, place: Place, seed: u64) -> Counted {
     counted
 }
 
-fn check(is_local: bool) -> Result<()> {
-    let node = node(is_local)?;
+fn check(test: &str, is_local: bool) -> Result<()> {
+    let node = node(test, is_local)?;
     node.run(|| {
         for (place, seed) in PLACES.into_iter().zip([3, 4]) {
             let counted = run(is_local, place, seed);
@@ -160,19 +159,19 @@ fn check(is_local: bool) -> Result<()> {
 
 #[test]
 fn packets_to_a_pod_of_this_node_are_sent_on_as_the_model_says() {
-    check(true).expect("the kernel and the host agree");
+    check("here", true).expect("the kernel and the host agree");
 }
 
 #[test]
 fn packets_to_a_pod_of_another_node_are_sent_on_as_the_model_says() {
-    check(false).expect("the kernel and the host agree");
+    check("there", false).expect("the kernel and the host agree");
 }
 
 /// A flow that began with a known neighbour is sent on when there is none any more: the kernel looks for
 /// it, as it does for what it routes. A flow that begins without one is the host's to route.
 #[test]
 fn a_lost_neighbour_is_looked_for_and_a_flow_that_begins_without_one_is_routed() {
-    let node = node(true).expect("a node");
+    let node = node("lost", true).expect("a node");
     let outcome = node.run(|| {
         for place in PLACES {
             lose_neighbour(&node, place)?;
