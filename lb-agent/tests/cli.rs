@@ -144,6 +144,7 @@ fn cleanup_removes_what_is_ours_and_nothing_else() {
         "pins/v1/maps/FRONTENDS",
         "pins/v1/maps/SOMETHING_ELSE",
         "pins/v1/links/7-ingress",
+        "pins/v1/links/7-xdp-native",
         "state/names.json",
         "state/other.json",
     ] {

@@ -196,15 +196,15 @@ impl XdpLinks {
 /// Detaches the link that is pinned at `path` at once, and removes the pin; one that is not there is
 /// fine. A link whose pin alone goes is detached a moment later.
 pub fn release(path: &Path) -> io::Result<()> {
-    let link = match syscall::open_pin(path) {
-        Ok(link) => link,
+    match syscall::open_pin(path) {
+        Ok(link) => match syscall::detach_link(link.as_fd()) {
+            // The device is gone.
+            Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(error),
+            _ => {}
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    match syscall::detach_link(link.as_fd()) {
-        // The device is gone.
-        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(error),
-        _ => {}
+        // No link, or none that can be used: it goes with its pin all the same.
+        Err(_) => {}
     }
     fs::remove_file(path)
 }
