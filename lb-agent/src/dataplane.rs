@@ -5,6 +5,7 @@ pub mod affinity;
 pub mod attach;
 pub mod bpf;
 pub mod bpffs;
+pub mod chain;
 pub mod clsact;
 pub mod counters;
 pub mod flows;

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 
 pub use classify::{Classified, Criteria, Ground, Obstacle, Role, classify};
 pub use frames::{NoFrames, NoXdp, takes, wanted_mode};
-pub use grace::Grace;
+pub use grace::{GRACE, Grace};
 pub use openness::{Closed, openness};
 pub use source::source_addresses;
 pub use watch::{InterfaceError, REREAD, Watcher};

@@ -10,6 +10,9 @@ use crate::hash;
 
 /// Bytes of a packet, from its IP header on, that the driver puts back.
 pub const HEADER: usize = 64;
+/// MACs of receiver and sender, as each frame has them. The driver puts them back where programs write
+/// others.
+pub const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
 /// The low bits of a flow's number that choose the port, the others the address.
 pub const PORT_BITS: u32 = 14;
 /// The lowest port of a client: the first of 2^14 that end below 32 768.

@@ -19,15 +19,18 @@ mod create;
 mod error;
 mod established;
 mod glance;
+mod host;
 mod onward;
+mod passage;
 mod portless;
 mod side;
 mod source;
 mod transit;
 
 pub use self::glance::{Glance, glance};
+pub use self::passage::{Passage, enter, leave};
 pub use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
-pub use self::transit::{Fate, Transit, Way, Ways, transit};
+pub use self::transit::{Fate, Transit, Way, Ways, transit, wire};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;
@@ -309,6 +312,9 @@ fn translation<F: Family, S: Side>(
     }
     let chosen = match (S::ROLE, S::HOOK) {
         (_, Hook::Ingress) => create::choose::<F, S>(packet, now, tables, workspace),
+        (Role::Uplink, Hook::Egress) if host::is_request::<F>(packet, tables) => {
+            host::choose::<F, S>(packet, now, tables, workspace)
+        }
         (Role::Uplink, Hook::Egress) => source::choose::<F, S>(packet, now, tables, workspace),
         (Role::Workload, Hook::Egress) => return Verdict::pass(Reason::NotService),
     };
@@ -319,9 +325,7 @@ fn translation<F: Family, S: Side>(
         onward::begin::<F, S>(packet, tables, workspace);
     }
     let verdict = create::establish::<F, S>(chosen.state, now, tables, workspace);
-    if S::HOOK == Hook::Ingress {
-        create::stick(now, tables, workspace);
-    }
+    create::stick(now, tables, workspace);
     verdict
 }
 

@@ -10,6 +10,7 @@
 //! plain      C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
 //! hairpin    C:c → V:v   ⇒  C:t → C:b        partner     C:b → C:t   ⇒  V:v → C:c
 //!  and leg 2 C:b → V:s   ⇒  C:b → C:t        partner     C:t → C:b   ⇒  V:s → C:b
+//! host       C:c → V:v   ⇒  S:s → B:b        partner     B:b → S:s   ⇒  V:v → C:c  (hooks exchanged)
 //! outside    C:c → V:v   ⇒  C:t → B:b        partner     B:b → C:t   ⇒  V:v → C:c
 //!  and leg 2 B:b → S:s   ⇒  B:b → C:t        partner     C:t → B:b   ⇒  S:s → B:b
 //! ```
@@ -159,6 +160,9 @@ pub enum Path {
     Bridged = 1,
     /// The ingress program sends the packet on itself, to where the kernel would route it.
     SentOn = 2,
+    /// The client is this host, whose packets leave by an uplink: from there they are sent to the backend,
+    /// and the answers are handed to the host as if they had come by that uplink.
+    OfHost = 3,
 }
 
 /// One half of a translated flow, as the flow table holds it.

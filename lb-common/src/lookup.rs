@@ -72,7 +72,7 @@ pub const fn is_own_port(port: u16) -> bool {
 /// A pod may reach its own service by a node port; what it then sends to itself goes to an address of
 /// the node and to whatever port, so pods' devices ask for the address. Much of what comes by an
 /// uplink is for this node itself, so there the port is asked for; replies to this node's source
-/// addresses come to ports of their own.
+/// addresses come to ports of their own, also from pods, whose clients this node's processes may be.
 #[inline(always)]
 pub fn may_concern<F: Family>(
     tables: &impl Tables,
@@ -82,13 +82,16 @@ pub fn may_concern<F: Family>(
     let FlowTuple {
         source,
         destination,
+        source_port,
         destination_port: port,
         protocol,
-        ..
     } = *tuple;
     match (role, hook) {
         (Role::Workload, Hook::Ingress) => {
-            may_be_service::<F>(tables, destination) || may_be_node::<F>(tables, destination)
+            may_be_service::<F>(tables, destination)
+                || may_be_node::<F>(tables, destination)
+                || (is_own_port(obscured(tables, port, source_port))
+                    && may_be_backend::<F>(tables, source))
         }
         (Role::Workload, Hook::Egress) => may_be_backend::<F>(tables, source),
         (Role::Uplink, Hook::Ingress) => {
@@ -97,9 +100,18 @@ pub fn may_concern<F: Family>(
                 || (is_own_port(port) && may_be_backend::<F>(tables, source))
         }
         (Role::Uplink, Hook::Egress) => {
-            may_be_backend::<F>(tables, source) || may_be_backend::<F>(tables, destination)
+            may_be_backend::<F>(tables, source)
+                || may_be_backend::<F>(tables, destination)
+                || (tables.is_of_host() && may_be_service::<F>(tables, destination))
         }
     }
+}
+
+/// `port`, of whose range the kernel's verifier learns nothing when it is compared.
+#[inline(always)]
+fn obscured(tables: &impl Tables, port: u16, by: u16) -> u16 {
+    let [_, _, high, low] = tables.obscure(port.into(), by.into()).to_be_bytes();
+    u16::from_be_bytes([high, low])
 }
 
 /// Whether `address` is in a service CIDR.

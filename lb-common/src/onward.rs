@@ -150,6 +150,75 @@ pub fn may_begin<F: Family>(
     matches!(back.answer, Answer::Known) && back.is_open && back.device == question.device
 }
 
+/// Interface index of the loopback device, by which the routing tables know what this host sends itself.
+pub const LOOPBACK: u32 = 1;
+
+/// What to ask about a packet of this host with `protocol` that goes from `source` to `destination`. Without
+/// ports: a flow's packets must all take the way for which its source address was chosen.
+#[must_use]
+#[inline(always)]
+pub const fn of_host<F: Family>(
+    source: F::Address,
+    destination: F::Address,
+    protocol: u8,
+    length: u16,
+) -> Question<F> {
+    Question {
+        source,
+        destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol,
+        device: LOOPBACK,
+        class: [0; 4],
+        length,
+    }
+}
+
+/// The question about the translated packet of this host that `packet` holds, of which each segment has
+/// `segment` bytes, 0 where it goes as it is.
+#[inline(always)]
+pub fn own<F: Family>(packet: &impl PacketRead, segment: u32) -> Option<Question<F>> {
+    let (source, destination, protocol) = ends::<F>(packet)?;
+    let length = if segment == 0 {
+        u16::try_from(packet.length().wrapping_sub(L3)).ok()?
+    } else {
+        0
+    };
+    Some(of_host(source, destination, protocol, length))
+}
+
+/// The question whose answer is the device that a strict reverse-path filter wants the packet to have come
+/// by which `packet` holds, an answer to this host.
+#[inline(always)]
+pub fn reverse<F: Family>(packet: &impl PacketRead) -> Option<Question<F>> {
+    let (source, destination, protocol) = ends::<F>(packet)?;
+    Some(of_host(destination, source, protocol, 0))
+}
+
+/// Addresses and protocol number of an untagged packet.
+#[inline(always)]
+fn ends<F: Family>(packet: &impl PacketRead) -> Option<(F::Address, F::Address, u8)> {
+    if F::IS_V6 {
+        if packet.read::<2>(12)? != ethernet::IPV6.to_be_bytes() {
+            return None;
+        }
+        let [protocol] = packet.read::<1>(L3 + 6)?;
+        let source = u128::from_be_bytes(packet.read::<16>(L3 + 8)?);
+        let destination = u128::from_be_bytes(packet.read::<16>(L3 + 24)?);
+        let address = |address: u128| F::from_halves(halves(address));
+        return Some((address(source), address(destination), protocol));
+    }
+    if packet.read::<2>(12)? != ethernet::IPV4.to_be_bytes() {
+        return None;
+    }
+    let [protocol] = packet.read::<1>(L3 + 9)?;
+    let source = u32::from_be_bytes(packet.read::<4>(L3 + 12)?);
+    let destination = u32::from_be_bytes(packet.read::<4>(L3 + 16)?);
+    let address = |address: u32| F::from_halves([address.into(), 0]);
+    Some((address(source), address(destination), protocol))
+}
+
 /// A packet that can be sent on, if its way allows that.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Offer<F: Family> {

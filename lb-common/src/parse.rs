@@ -195,6 +195,48 @@ impl Contents {
 }
 
 impl<F: Family> Packet<F> {
+    /// The whole packet with `tuple` whose headers, the IP header's at `l3`, have nothing between them;
+    /// the flags are TCP's.
+    #[inline(always)]
+    pub(crate) const fn plain(
+        tuple: &FlowTuple<F>,
+        tcp_flags: TcpFlags,
+        ttl: u8,
+        (l3, l4, end): (u32, u32, u32),
+    ) -> Self {
+        Self {
+            l3,
+            l4,
+            source: tuple.source,
+            destination: tuple.destination,
+            protocol: tuple.protocol.number(),
+            ttl,
+            total_length: end.wrapping_sub(l3),
+            fragment: Fragment {
+                is_part: false,
+                is_later: false,
+                identification: 0,
+            },
+            contents: Contents {
+                kind: Kind::Ports,
+                protocol: tuple.protocol,
+                tcp_flags,
+                source_port: tuple.source_port,
+                destination_port: tuple.destination_port,
+                ..Contents::OTHER
+            },
+        }
+    }
+
+    /// Gives it the addresses and ports of `tuple`.
+    #[inline(always)]
+    pub(crate) const fn move_to(&mut self, tuple: &FlowTuple<F>) {
+        self.source = tuple.source;
+        self.destination = tuple.destination;
+        self.contents.source_port = tuple.source_port;
+        self.contents.destination_port = tuple.destination_port;
+    }
+
     /// What is at `l4`.
     #[inline(always)]
     pub const fn transport(&self) -> Transport<F> {

@@ -7,6 +7,7 @@ use crate::flow::{FlowEntry, FlowKey, FlowTuple};
 use crate::flows::{Buckets, FlowTable, Found, Insert as _, Placed, Placement, Timeouts};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
+use crate::onward::Hop;
 use crate::room::Room;
 use crate::select;
 use crate::table::affinity::{AffinityKey, AffinityValue};
@@ -94,6 +95,18 @@ pub trait Tables: Sized {
     /// The address that flows get which leave by the device that the program runs on and must come
     /// back to this node; the unspecified one where it has none of the family.
     fn source_address<F: Family>(&self) -> F::Address;
+
+    /// Whether the packet that the program runs on was made by this host, and not received by any device.
+    fn is_of_host(&self) -> bool;
+
+    /// Interface index of the device that the program runs on.
+    fn device(&self) -> u32;
+
+    /// The next hop of a packet of this host with `tuple`: see [`crate::onward::of_host`].
+    fn hop_of_host<F: Family>(&self, tuple: &FlowTuple<F>) -> Hop;
+
+    /// [`Self::source_address`] of the device with interface index `device`.
+    fn source_of<F: Family>(&self, device: u32) -> F::Address;
 
     /// Whether a socket of this node would take a packet with `tuple`: a listener's, or one of a
     /// connection. Of SCTP nothing is known.

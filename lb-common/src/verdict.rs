@@ -128,6 +128,13 @@ reasons! {
     /// A packet was translated at both of its hooks and sent on where its frame came in
     /// (`datapath.xdp`): it is counted under what the two hooks would have said, too.
     ByXdp = 31, Note, "by_xdp";
+    /// This node itself dials a service, and packets cannot be sent to the backend that was chosen: it is
+    /// on this node's own network, or no route leads there, or by a device without programs of ours, whose
+    /// answers nobody would restore. The client is refused at once.
+    NoWayToBackend = 32, Answer, "no_way_to_backend";
+    /// A packet of this node to a service was translated and could not be sent: no route leads to its
+    /// backend any more, or it is larger than the route's MTU.
+    NotCarried = 33, Drop, "not_carried";
 }
 
 /// Slots of `COUNTERS`: more than there are reasons, so that a new one needs no new map.

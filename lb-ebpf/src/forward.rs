@@ -1,10 +1,13 @@
 //! Where a packet goes next: the questions to the kernel's routing tables.
 
+use core::ptr;
+
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup};
-use lb_common::decide::{Way, Ways};
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32};
+use lb_common::decide::{Way, Ways, wire};
 use lb_common::family::Family;
-use lb_common::onward::{Answer, Hop, Question, Routes};
+use lb_common::flow::FlowTuple;
+use lb_common::onward::{self, Answer, Hop, Offer, Question, Routes};
 use lb_common::table::device::DeviceRecord;
 
 use crate::device;
@@ -20,6 +23,9 @@ const SUCCESS: i64 = 0;
 const NO_NEIGHBOUR: i64 = 7;
 /// `BPF_MTU_CHK_SEGS`: each of the packets that a large one will be cut into.
 const SEGMENTS: u64 = 1;
+/// One of so many flows begins by tc whatever XDP could do: what the host sends has it ask a stale
+/// neighbour whether it is still there.
+const BEGIN_BY_TC: u32 = 16;
 
 /// `struct bpf_fib_lookup` of the kernel, its unions laid open. After a lookup `destination` is the next
 /// hop's address and `family` that of it.
@@ -38,6 +44,15 @@ pub(crate) struct FibLookup {
     vlan: [u8; 4],
     source_mac: [u8; 6],
     destination_mac: [u8; 6],
+}
+
+/// A device of this host.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    /// Interface index, 0 for none.
+    pub(crate) device: u32,
+    /// Its MAC.
+    pub(crate) mac: [u8; 6],
 }
 
 impl FibLookup {
@@ -89,6 +104,35 @@ impl Fib {
         }
     }
 
+    /// Asks; gives what the helper says.
+    #[inline(always)]
+    fn ask<F: Family>(&mut self, question: &Question<F>) -> i64 {
+        self.lookup = FibLookup::of(question);
+        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
+        unsafe {
+            bpf_fib_lookup(
+                self.skb.cast(),
+                (&raw mut self.lookup).cast(),
+                size_of::<FibLookup>() as i32,
+                0,
+            )
+        }
+    }
+
+    /// The device that leads to an address, if the next hop there is known: without one the kernel does not
+    /// tell the device's MAC.
+    #[inline(always)]
+    pub(crate) fn device<F: Family>(&mut self, question: &Question<F>) -> Own {
+        let device = match self.ask(question) {
+            SUCCESS => self.lookup.ifindex,
+            _ => 0,
+        };
+        Own {
+            device,
+            mac: self.lookup.source_mac,
+        }
+    }
+
     /// Whether what the packet will be cut into fits the device.
     #[inline(always)]
     fn fits(&self, ifindex: u32) -> bool {
@@ -107,16 +151,7 @@ impl Fib {
 impl Routes for Fib {
     #[inline(always)]
     fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop {
-        self.lookup = FibLookup::of(question);
-        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
-        let result = unsafe {
-            bpf_fib_lookup(
-                self.skb.cast(),
-                (&raw mut self.lookup).cast(),
-                size_of::<FibLookup>() as i32,
-                0,
-            )
-        };
+        let result = self.ask(question);
         let answer = match result {
             SUCCESS => Answer::Known,
             NO_NEIGHBOUR => Answer::Unresolved,
@@ -153,6 +188,19 @@ impl FrameWays {
     pub(crate) const fn new(context: *mut xdp_md) -> Self {
         Self { context }
     }
+
+    #[inline(always)]
+    fn look_up(&self, lookup: &mut FibLookup) -> i64 {
+        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
+        unsafe {
+            bpf_fib_lookup(
+                self.context.cast(),
+                ptr::from_mut(lookup).cast(),
+                size_of::<FibLookup>() as i32,
+                0,
+            )
+        }
+    }
 }
 
 impl Ways for FrameWays {
@@ -175,16 +223,7 @@ impl Ways for FrameWays {
     #[inline(always)]
     fn way<F: Family>(&mut self, question: &Question<F>) -> Option<Way> {
         let mut lookup = FibLookup::of(question);
-        // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
-        let result = unsafe {
-            bpf_fib_lookup(
-                self.context.cast(),
-                (&raw mut lookup).cast(),
-                size_of::<FibLookup>() as i32,
-                0,
-            )
-        };
-        if result != SUCCESS {
+        if self.look_up(&mut lookup) != SUCCESS {
             return None;
         }
         let record = device::record_of(lookup.ifindex)?;
@@ -197,6 +236,53 @@ impl Ways for FrameWays {
             takes: record.takes(),
         })
     }
+
+    #[inline(always)]
+    fn may_begin(&mut self) -> bool {
+        // SAFETY: the helper takes no argument.
+        let number = unsafe { bpf_get_prandom_u32() };
+        !number.is_multiple_of(BEGIN_BY_TC)
+    }
+}
+
+impl Routes for FrameWays {
+    #[inline(always)]
+    fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop {
+        let mut lookup = FibLookup::of(question);
+        // What begins a flow needs the neighbour as well.
+        if self.look_up(&mut lookup) != SUCCESS {
+            return Hop::NONE;
+        }
+        let Some(record) = device::record_of(lookup.ifindex) else {
+            return Hop::NONE;
+        };
+        Hop {
+            answer: Answer::Known,
+            device: lookup.ifindex,
+            has_programs: true,
+            is_open: record.is_open(),
+            role: record.role(),
+        }
+    }
+}
+
+/// [`onward::may_begin`] of the packet in a frame, when it has `tuple`.
+#[inline(never)]
+pub(crate) fn may_begin<F: Family>(
+    context: *mut xdp_md,
+    tuple: &FlowTuple<F>,
+    may_leave: bool,
+) -> bool {
+    let (mut ways, mut frame) = (FrameWays::new(context), XdpFrame::new(context));
+    let own = ways.record();
+    let Some(wire) = wire(&mut frame, &own, ways.device()) else {
+        return false;
+    };
+    let Some(offer) = Offer::<F>::of(&frame, wire) else {
+        return false;
+    };
+    let question = offer.question.of_tuple(tuple);
+    onward::may_begin(&question, may_leave, &mut ways)
 }
 
 /// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.

@@ -42,17 +42,20 @@ mod flows;
 mod forward;
 mod frame;
 mod hook;
+mod host;
 mod maps;
 mod onward;
 mod packet;
 mod refuse;
 mod region;
 mod socket;
+mod stand;
 mod tables;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::decide::{FromUplink, FromWorkload, ToUplink, ToWorkload};
+use lb_common::family::{V4, V6};
 
 /// What a workload sends: host side of its veth, tcx ingress.
 #[classifier]
@@ -81,15 +84,51 @@ fn lb_uplink_egress(ctx: TcContext) -> i32 {
 /// What comes from other nodes and from outside, as the uplink's driver hands it over.
 #[xdp(frags)]
 fn lb_uplink_xdp(ctx: XdpContext) -> u32 {
-    hook::xdp::run(ctx.ctx)
+    hook::xdp::run(&ctx, &maps::XDP_PARTS)
 }
 
-/// The same, as the host's receive path makes a frame of a packet again. Not for frames in several buffers:
-/// for a program that is, kernels from 6.10 on may copy the packet and forget where its MAC header ends, so
-/// that tc reads it from the IP header on.
+/// Its second part.
+#[xdp(frags)]
+fn lb_xdp_enter(ctx: XdpContext) -> u32 {
+    hook::xdp::enter(&ctx, &maps::XDP_PARTS)
+}
+
+/// Its third part, of IPv4.
+#[xdp(frags)]
+fn lb_xdp_leave_v4(ctx: XdpContext) -> u32 {
+    hook::xdp::leave::<V4>(&ctx, &maps::PASSAGE_V4)
+}
+
+/// The same of IPv6.
+#[xdp(frags)]
+fn lb_xdp_leave_v6(ctx: XdpContext) -> u32 {
+    hook::xdp::leave::<V6>(&ctx, &maps::PASSAGE_V6)
+}
+
+/// The same three, as the host's receive path makes a frame of a packet again. Not for frames in several
+/// buffers: for a program that is, kernels from 6.10 on may copy the packet and forget where its MAC
+/// header ends, so that tc reads it from the IP header on.
 #[xdp]
 fn lb_uplink_xdp_g(ctx: XdpContext) -> u32 {
-    hook::xdp::run(ctx.ctx)
+    hook::xdp::run(&ctx, &maps::XDP_PARTS_G)
+}
+
+/// See [`lb_uplink_xdp_g`].
+#[xdp]
+fn lb_xdp_enter_g(ctx: XdpContext) -> u32 {
+    hook::xdp::enter(&ctx, &maps::XDP_PARTS_G)
+}
+
+/// See [`lb_uplink_xdp_g`].
+#[xdp]
+fn lb_xdp_leave_v4_g(ctx: XdpContext) -> u32 {
+    hook::xdp::leave::<V4>(&ctx, &maps::PASSAGE_V4)
+}
+
+/// See [`lb_uplink_xdp_g`].
+#[xdp]
+fn lb_xdp_leave_v6_g(ctx: XdpContext) -> u32 {
+    hook::xdp::leave::<V6>(&ctx, &maps::PASSAGE_V6)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

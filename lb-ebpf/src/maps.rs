@@ -4,7 +4,7 @@
 //! writes what, and for how long, is in `docs/maps.md`.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use lb_common::family::{MappedAddress, V4, V6};
 use lb_common::flows::layout::bucket_words;
 use lb_common::table::affinity::AffinityKey;
@@ -76,3 +76,25 @@ pub(crate) type ScratchWords = [u64; 128];
 pub(crate) static SCRATCH_V4: PerCpuArray<ScratchWords> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static SCRATCH_V6: PerCpuArray<ScratchWords> = PerCpuArray::with_max_entries(1, 0);
+
+/// Working memory of a frame: see `hook::xdp`.
+pub(crate) type PassageWords = [u64; 160];
+
+#[map]
+pub(crate) static PASSAGE_V4: PerCpuArray<PassageWords> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PASSAGE_V6: PerCpuArray<PassageWords> = PerCpuArray::with_max_entries(1, 0);
+
+/// The parts of an XDP program that follow the first: see `hook::xdp`. Two arrays, since the programs in
+/// one must all be for scattered frames, or all not.
+#[map]
+pub(crate) static XDP_PARTS: ProgramArray = ProgramArray::with_max_entries(PARTS, 0);
+#[map]
+pub(crate) static XDP_PARTS_G: ProgramArray = ProgramArray::with_max_entries(PARTS, 0);
+/// The part that decides as the uplink's ingress does.
+pub(crate) const ENTER: u32 = 0;
+/// The part that decides as the egress of the device does that a frame leaves by; each family has its
+/// own, since the verifier's budget does not hold both.
+pub(crate) const LEAVE_V4: u32 = 1;
+pub(crate) const LEAVE_V6: u32 = 2;
+const PARTS: u32 = 3;

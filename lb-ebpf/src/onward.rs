@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1};
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect_neigh, bpf_skb_change_tail};
 use lb_common::family::{Family, V4, V6};
-use lb_common::flow::FlowTuple;
+use lb_common::flow::{FlowTuple, Path};
 use lb_common::onward::{self, Offer, Wire};
 use lb_common::packet::PacketRead as _;
 use lb_common::verdict::Reason;
@@ -11,16 +11,21 @@ use lb_common::verdict::Reason;
 use crate::count::count;
 use crate::forward::Fib;
 use crate::hook::tc::NEXT;
+use crate::host;
 use crate::packet::Skb;
 
 /// `PACKET_HOST`: the packet's destination MAC is the device's.
 const FOR_HOST: u32 = 0;
 /// `ETH_P_IPV6`, as the context has it.
-const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+pub(crate) const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
-/// Sends the packet on if it can be, and hands it to the host else; gives what the program returns.
+/// Sends a packet that takes this `path` on if it can be, and hands it to the host else; gives what the
+/// program returns.
 #[inline(never)]
-pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
+pub(crate) fn send(skb: *mut __sk_buff, path: Path) -> i32 {
+    if matches!(path, Path::OfHost) {
+        return host::deliver(skb);
+    }
     // SAFETY: the context is valid as long as the program runs.
     let action = if unsafe { (*skb).protocol } == IPV6 {
         send_v6(skb)
@@ -59,6 +64,13 @@ fn send_family<F: Family>(skb: *mut __sk_buff) -> i32 {
     if F::IS_V6 {
         forget_sum(packet);
     }
+    to_neighbour(device, &fib)
+}
+
+/// Hands the packet to `device`, by which the next hop is that `fib` has found; gives what the program
+/// returns.
+#[inline(always)]
+pub(crate) fn to_neighbour(device: u32, fib: &Fib) -> i32 {
     let [a, b, c, d] = words(fib.lookup.destination);
     let mut hop = bpf_redir_neigh {
         nh_family: u32::from(fib.lookup.family),

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::helpers::{bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail};
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::family::Family;
+use lb_common::flow::Hook;
 use lb_common::parse::Packet;
 use lb_common::verdict::Reason;
 
@@ -16,12 +17,15 @@ use crate::packet::Skb;
 /// Bytes that the tail is grown by and the front then shrunk by: pulling the front is what clears a
 /// half-made checksum, which a device would else finish in the middle of the answer.
 const PULL: i32 = 128;
+/// `BPF_F_INGRESS`: the packet comes in by the device that it is redirected to.
+pub(crate) const INWARDS: u64 = 1;
 
 /// Turns the packet into its refusal and sends it back where it came from.
 #[inline(never)]
 pub(crate) fn refuse<F: Family>(
     skb: *mut __sk_buff,
     parsed: &Packet<F>,
+    hook: Hook,
     reason: Reason,
 ) -> (i32, Reason) {
     let packet = &mut Skb::new(skb);
@@ -34,27 +38,41 @@ pub(crate) fn refuse<F: Family>(
     if resize(packet, refusal.length()).is_none() || refusal.write(packet).is_none() {
         return (DROP, Reason::RewriteFailed);
     }
-    (send_back(packet), reason)
+    (send_back(packet, hook), reason)
 }
 
 /// Turns an echo request into its reply and sends it back.
 #[inline(never)]
-pub(crate) fn echo<F: Family>(skb: *mut __sk_buff, parsed: &Packet<F>) -> (i32, Reason) {
+pub(crate) fn echo<F: Family>(
+    skb: *mut __sk_buff,
+    parsed: &Packet<F>,
+    hook: Hook,
+) -> (i32, Reason) {
     let packet = &mut Skb::new(skb);
     if answer_echo(packet, parsed).is_none() {
         return (DROP, Reason::RewriteFailed);
     }
-    (send_back(packet), Reason::EchoReply)
+    (send_back(packet, hook), Reason::EchoReply)
 }
 
+/// Sends an answer to who asked: out of the device, or, to this host itself, in by it.
 #[inline(always)]
-fn send_back(packet: &Skb) -> i32 {
+fn send_back(packet: &Skb, hook: Hook) -> i32 {
     let skb = packet.skb();
     // SAFETY: the context is valid as long as the program runs.
     let ifindex = unsafe { (*skb).ifindex };
     // SAFETY: the helper takes numbers only.
-    let action = unsafe { bpf_redirect(ifindex, 0) };
+    let action = unsafe { bpf_redirect(ifindex, if_of_host(hook)) };
     action as i32
+}
+
+/// The flag by which a packet comes in, where those are answered that go out.
+#[inline(always)]
+const fn if_of_host(hook: Hook) -> u64 {
+    match hook {
+        Hook::Ingress => 0,
+        Hook::Egress => INWARDS,
+    }
 }
 
 #[inline(always)]

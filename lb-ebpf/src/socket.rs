@@ -1,6 +1,8 @@
 //! Whether the host has a socket for a packet: asked before a source port is given away.
 
-use aya_ebpf::bindings::{__sk_buff, bpf_sock_tuple};
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::bpf_sock_tuple;
 use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use lb_common::family::Family;
 use lb_common::flow::{FlowTuple, Protocol};
@@ -18,17 +20,18 @@ const SIZE_V6: u32 = 36;
 
 const _: () = assert!(size_of::<SocketTuple>() == size_of::<bpf_sock_tuple>());
 
-/// Whether a socket of the host would take a packet with `tuple`.
+/// Whether a socket of the host would take a packet with `tuple` by the device that the program with this
+/// context runs on.
 #[inline(never)]
-pub(crate) fn is_there<F: Family>(skb: *mut __sk_buff, tuple: &FlowTuple<F>) -> bool {
+pub(crate) fn is_there<F: Family>(context: *mut c_void, tuple: &FlowTuple<F>) -> bool {
     let mut wanted = SocketTuple::new(tuple);
     let wanted = (&raw mut wanted).cast();
     let size = if F::IS_V6 { SIZE_V6 } else { SIZE_V4 };
     let socket = match tuple.protocol {
         // SAFETY: the helper reads `size` bytes, which the tuple has.
-        Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(skb.cast(), wanted, size, OWN_NAMESPACE, 0) },
+        Protocol::Tcp => unsafe { bpf_sk_lookup_tcp(context, wanted, size, OWN_NAMESPACE, 0) },
         // SAFETY: as above.
-        Protocol::Udp => unsafe { bpf_sk_lookup_udp(skb.cast(), wanted, size, OWN_NAMESPACE, 0) },
+        Protocol::Udp => unsafe { bpf_sk_lookup_udp(context, wanted, size, OWN_NAMESPACE, 0) },
         // The kernel has no question for it.
         Protocol::Sctp => return false,
     };

@@ -14,6 +14,7 @@ use lb_common::flows::{
     Timeouts, Vacancy,
 };
 use lb_common::id::{BackendId, Seconds, ServiceId};
+use lb_common::onward::Hop;
 use lb_common::room::Room;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
@@ -26,24 +27,27 @@ use lb_common::tables::Tables;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
-use crate::{atomic, device, flows, forward, maps, onward, region, socket};
+use crate::stand::Stand;
+use crate::{atomic, device, flows, maps, region, socket};
 
 /// The maps, as seen from the device that a program runs on.
-pub(crate) struct KernelTables {
-    skb: *mut __sk_buff,
+pub(crate) struct KernelTables<S = *mut __sk_buff> {
+    stand: S,
+}
+
+impl<S: Stand> KernelTables<S> {
+    #[inline(always)]
+    pub(crate) const fn new(stand: S) -> Self {
+        Self { stand }
+    }
 }
 
 impl KernelTables {
-    #[inline(always)]
-    pub(crate) const fn new(skb: *mut __sk_buff) -> Self {
-        Self { skb }
-    }
-
     /// The maps for an operation that asks nothing about the device.
     #[inline(always)]
     pub(crate) const fn without_packet() -> Self {
         Self {
-            skb: core::ptr::null_mut(),
+            stand: core::ptr::null_mut(),
         }
     }
 }
@@ -57,7 +61,7 @@ fn word_of(map: &aya_ebpf::maps::Array<u64>, index: u32) -> Option<u64> {
     Some(unsafe { word.read_volatile() })
 }
 
-impl Tables for KernelTables {
+impl<S: Stand> Tables for KernelTables<S> {
     type Flows<F: Family> = MapBuckets<F>;
 
     #[inline(always)]
@@ -183,22 +187,43 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool {
-        forward::bridge_hop::<F>(self.skb, client, backend).is_on_bridge
+        self.stand.share_bridge::<F>(client, backend)
     }
 
     #[inline(always)]
     fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
-        onward::may_begin(self.skb, tuple, may_leave)
+        self.stand.leads_on(tuple, may_leave)
     }
 
     #[inline(always)]
     fn source_address<F: Family>(&self) -> F::Address {
-        device::record(self.skb).source::<F>()
+        let record = device::record_of(self.stand.device());
+        record.unwrap_or_default().source::<F>()
+    }
+
+    #[inline(always)]
+    fn is_of_host(&self) -> bool {
+        self.stand.is_of_host()
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        self.stand.device()
+    }
+
+    #[inline(always)]
+    fn hop_of_host<F: Family>(&self, tuple: &FlowTuple<F>) -> Hop {
+        self.stand.hop_of_host(tuple)
+    }
+
+    #[inline(always)]
+    fn source_of<F: Family>(&self, device: u32) -> F::Address {
+        device::record_of(device).unwrap_or_default().source::<F>()
     }
 
     #[inline(always)]
     fn has_socket<F: Family>(&self, tuple: &FlowTuple<F>) -> bool {
-        socket::is_there(self.skb, tuple)
+        socket::is_there(self.stand.context(), tuple)
     }
 
     #[inline(always)]

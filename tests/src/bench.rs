@@ -31,6 +31,7 @@ mod scale;
 mod services;
 mod sizes;
 mod traffic;
+mod uplink;
 
 use self::report::{Kept, Report};
 use crate::privilege;

@@ -35,6 +35,15 @@ const WIDE: u16 = 1500;
 /// Ends that are remembered to send something.
 const REMEMBERED: usize = 48;
 
+/// Tags that a frame may have: a priority alone, a VLAN, one of a provider's with a VLAN in it, and two
+/// VLANs.
+pub const TAGS: [&[u8]; 4] = [
+    &[0x81, 0x00, 0xe0, 0x00],
+    &[0x81, 0x00, 0x00, 0x05],
+    &[0x88, 0xa8, 0x00, 0x07, 0x81, 0x00, 0x00, 0x05],
+    &[0x81, 0x00, 0x00, 0x07, 0x81, 0x00, 0x00, 0x05],
+];
+
 /// What a device leads to.
 pub const fn role(device: u32) -> Role {
     match device {

@@ -302,7 +302,12 @@ fn forget_in<F: Family>(tables: &MemoryTables, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::given::{PLACES, answer, first, packet, world};
+    use crate::given::{PLACES, Place, answer, first, packet, world};
+    use crate::outside;
+    use crate::packets::diff;
+    use crate::tables::Way;
+    use lb_common::onward::Answer;
+    use lb_common::table::device::DeviceRecord;
 
     const NOW: Seconds = Seconds(1000);
 
@@ -352,6 +357,95 @@ mod tests {
                 let told = glanced(&tables, Hook::Ingress, to_nobody);
                 assert_eq!(told, Some(Reason::UnallocatedAddress));
             }
+        }
+    }
+
+    /// A node that dials a service, with a way to the backend by this device.
+    fn dialling(place: Place, protocol: Protocol, device: u32) -> MemoryTables {
+        let mut tables = MemoryTables::new(&world());
+        let other = |number| match place.address(200, number) {
+            IpAddr::V4(address) => ([0; 16], address.octets()),
+            IpAddr::V6(address) => (address.octets(), [0; 4]),
+        };
+        let (v6, v4) = other(9);
+        tables
+            .others
+            .insert(TUNNEL, DeviceRecord::uplink(TUNNEL, v4, v6));
+        tables.fib.ways.push(Way {
+            network: place.backend(protocol).ip(),
+            length: if place.is_v6() { 128 } else { 32 },
+            device,
+            answer: Answer::Known,
+            mtu: 1500,
+        });
+        tables.is_of_host.set(true);
+        tables
+    }
+
+    /// Another uplink, and a device without programs.
+    const TUNNEL: u32 = 7;
+    const STRANGE: u32 = 8;
+    const LEAVING: (Role, Hook) = (Role::Uplink, Hook::Egress);
+
+    #[test]
+    fn what_this_host_sends_gets_a_port_by_which_its_answers_are_known_wherever_they_come_in() {
+        for (place, protocol) in PLACES
+            .into_iter()
+            .flat_map(|place| [Protocol::Tcp, Protocol::Udp].map(|it| (place, it)))
+        {
+            let client = SocketAddr::new(place.address(200, 1), 40_000);
+            let (service, backend) = (place.dialled(10), place.backend(protocol));
+            for (device, address) in [
+                (crate::tables::DEVICE, client.ip()),
+                (TUNNEL, place.address(200, 9)),
+            ] {
+                let tables = dialling(place, protocol, device);
+                let begun = run_at(
+                    &tables,
+                    LEAVING,
+                    &first(protocol, client, service).build(),
+                    NOW,
+                );
+                assert_eq!((begun.code, begun.reason), (Code::Next, Reason::NewFlow));
+                let source = outside::source_of(&begun.frame, place);
+                assert_eq!(source.ip(), address);
+                assert!((1024..30_000).contains(&source.port()), "{source}");
+                let seen = first(protocol, source, backend).build();
+                diff::assert_same(&seen, &begun.frame);
+                // No other program takes it for its own.
+                let again = run_at(&tables, LEAVING, &begun.frame, NOW);
+                assert_eq!(again.reason, Reason::NotService);
+                tables.is_of_host.set(false);
+                for role in [Role::Workload, Role::Uplink] {
+                    let reply = answer(protocol, backend, source).build();
+                    let back = run_at(&tables, (role, Hook::Ingress), &reply, NOW);
+                    assert_eq!((back.code, back.reason), (Code::Next, Reason::Established));
+                    let restored = answer(protocol, service, client).build();
+                    diff::assert_same(&restored, &back.frame);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn this_host_is_refused_where_no_way_brings_answers_back_and_nobody_else_is_touched() {
+        for place in PLACES {
+            let client = SocketAddr::new(place.address(200, 1), 40_000);
+            let frame = first(Protocol::Tcp, client, place.dialled(10)).build();
+            let tables = dialling(place, Protocol::Tcp, STRANGE);
+            let refused = run_at(&tables, LEAVING, &frame, NOW);
+            assert_eq!(
+                (refused.code, refused.reason),
+                (Code::Redirect, Reason::NoWayToBackend)
+            );
+            assert!(flows(&tables).is_empty());
+            // What came by a device is not of this host.
+            tables.is_of_host.set(false);
+            let forwarded = run_at(&tables, LEAVING, &frame, NOW);
+            assert_eq!(
+                (forwarded.code, forwarded.reason),
+                (Code::Next, Reason::NotService)
+            );
         }
     }
 }

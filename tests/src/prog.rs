@@ -21,6 +21,8 @@ use crate::tables::{MemoryTables, World};
 
 mod kernel;
 
+/// `XDP_DROP`.
+const XDP_DROP: u32 = 1;
 /// `XDP_PASS`.
 const XDP_PASS: u32 = 2;
 /// `XDP_REDIRECT`.
@@ -132,7 +134,9 @@ impl Bench {
         let (now, ran) = loop {
             self.kernel.reset(&self.host);
             let now = flow_seconds();
-            let ran = self.kernel.run(place, self.host.own, frame);
+            let ran = self
+                .kernel
+                .run(place, self.host.own, self.host.is_of_host.get(), frame);
             if flow_seconds() == now {
                 break (now, ran);
             }
@@ -170,7 +174,7 @@ impl Bench {
     ///
     /// # Panics
     ///
-    /// If the two disagree in anything, or tables change.
+    /// If the two disagree in anything.
     #[track_caller]
     pub fn send_frame(&mut self, frame: &[u8]) -> Option<Taken> {
         let (now, (code, out)) = loop {
@@ -181,10 +185,15 @@ impl Bench {
                 break (now, ran);
             }
         };
+        if let Some(port) = changed_port(frame, &out) {
+            self.host.random.set(random_for(port));
+        }
         self.host.forget_notes();
         let ways = FrameWays {
             tables: &self.host,
             is_scattered: false,
+            // The kernel leaves some to tc by lot.
+            may_begin: code != XDP_PASS,
         };
         let taken = frames::run_frame(&self.host, ways, frame, now);
         let mut counts: BTreeMap<Reason, (u64, u64)> = BTreeMap::new();
@@ -199,9 +208,13 @@ impl Bench {
                 for (reason, bytes) in taken.counts {
                     count(reason, bytes);
                 }
-                count(Reason::SentOn, 0);
-                count(Reason::ByXdp, 0);
-                (XDP_REDIRECT, &*taken.frame)
+                for &note in taken.notes.iter().chain(&[Reason::ByXdp]) {
+                    count(note, 0);
+                }
+                match taken.device {
+                    Some(_) => (XDP_REDIRECT, &*taken.frame),
+                    None => (XDP_DROP, frame),
+                }
             }
         };
         assert_eq!(

@@ -15,7 +15,7 @@ use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::id::{BackendId, ServiceId};
-use lb_common::onward::{self, Offer};
+use lb_common::onward::{self, Hop, Offer, Routes as _};
 use lb_common::packet::Frame;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
@@ -111,6 +111,8 @@ pub struct MemoryTables {
     pub opened: RefCell<Vec<(ServiceId, BackendId)>>,
     /// What [`Tables::share_bridge`] answers.
     pub share_bridge: Cell<bool>,
+    /// What [`Tables::is_of_host`] answers.
+    pub is_of_host: Cell<bool>,
     /// What [`Tables::random`] answers next; then that and [`Self::random_step`] more.
     pub random: Cell<u32>,
     /// By how much the answers differ, modulo 2^32.
@@ -137,7 +139,7 @@ impl MemoryTables {
             node_ports: zeros(NODE_PORT_WORDS),
             node_addresses: BTreeMap::new(),
             source_ranges: BTreeSet::new(),
-            device: device(&world.sources),
+            device: world::device(&world.sources),
             own: DEVICE,
             others: BTreeMap::new(),
             fib: Fib::default(),
@@ -151,6 +153,7 @@ impl MemoryTables {
             notes: RefCell::default(),
             opened: RefCell::default(),
             share_bridge: Cell::new(false),
+            is_of_host: Cell::new(false),
             random: Cell::new(0),
             random_step: 1,
             ids: BTreeMap::new(),
@@ -356,18 +359,6 @@ impl MemoryTables {
     }
 }
 
-/// The record of an uplink with these source addresses, at most one of each family.
-fn device(sources: &[IpAddr]) -> DeviceRecord {
-    let (mut v4, mut v6) = ([0; 4], [0; 16]);
-    for source in sources {
-        match source {
-            IpAddr::V4(address) => v4 = address.octets(),
-            IpAddr::V6(address) => v6 = address.octets(),
-        }
-    }
-    DeviceRecord::uplink(DEVICE, v4, v6)
-}
-
 fn index(number: u32) -> usize {
     usize::try_from(number).expect("a usize has 32 bits")
 }
@@ -466,6 +457,24 @@ impl<'a> Tables for &'a MemoryTables {
 
     fn source_address<F: Family>(&self) -> F::Address {
         self.device.source::<F>()
+    }
+
+    fn is_of_host(&self) -> bool {
+        self.is_of_host.get()
+    }
+
+    fn device(&self) -> u32 {
+        self.own
+    }
+
+    fn hop_of_host<F: Family>(&self, tuple: &FlowTuple<F>) -> Hop {
+        let protocol = tuple.protocol.number();
+        let question = onward::of_host::<F>(tuple.source, tuple.destination, protocol, 0);
+        (&mut &**self).hop(&question)
+    }
+
+    fn source_of<F: Family>(&self, device: u32) -> F::Address {
+        self.record(device).unwrap_or_default().source::<F>()
     }
 
     fn has_socket<F: Family>(&self, tuple: &FlowTuple<F>) -> bool {

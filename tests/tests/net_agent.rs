@@ -264,6 +264,32 @@ fn flows_are_walked_and_end(pins: &PinPaths) {
     let ended = walk(Seconds(now.0 + 60));
     assert_eq!((ended.entries, ended.removed), (0, 2));
     assert_eq!(flows.ids_in_use(), InUse::default());
+    flows_of_a_lost_address_end(&flows, &entry);
+}
+
+/// Of two flows to another node, one left with an address that is gone.
+fn flows_of_a_lost_address_end(flows: &FlowTables, of: &FlowEntry<V4>) {
+    let table = flows.table::<V4>().unwrap();
+    let now = lb_agent::clock::flow_seconds();
+    let [lost, kept] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+    for own in [lost, kept] {
+        let mut leaving = *of;
+        leaving.key.hook = Hook::Egress;
+        leaving.key.tuple.source = [198, 51, 100, own[3]];
+        leaving.key.tuple.destination = of.translated.destination;
+        leaving.translated = leaving.key.tuple;
+        leaving.translated.source = own;
+        for half in [leaving, leaving.partner()] {
+            let inserted = table.insert(&half, State::UdpNew, now);
+            assert!(matches!(inserted, Insertion::Inserted(_)));
+        }
+    }
+    let mut sweeper = Sweeper::default();
+    sweeper.set_gone([V4::mapped(lost)].into_iter());
+    let walk = eventually("the end of a walk", || sweeper.step(flows, now));
+    assert_eq!((walk.entries, walk.homeless, walk.removed), (2, 1, 0));
+    let ended: Vec<_> = sweeper.take_homeless().into_iter().collect();
+    assert_eq!(ended, [(V4::mapped(lost), 1)]);
 }
 
 /// Sizes and versions other than those of the pins.

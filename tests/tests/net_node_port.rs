@@ -13,15 +13,18 @@ use lb_tests::{
     cluster::{Endpoint, Exposure, Policy, Service, sockets},
     command::ip,
     in_every_shape,
-    lab::{CniShape, UPLINK, address},
+    lab::{CniShape, TUNNEL, UPLINK, address},
     scenario::{Check, NODE_PORT, PORT, PROPAGATION, Stage, TARGET, on_stage},
-    traffic::{LongFlow, Transport, bulk_echo, refusal},
+    traffic::{LongFlow, Transport, UdpClient, bulk_echo, refusal},
 };
 
 /// How long a flow may wait for an answer, whatever changes around it.
 const STALL: Duration = Duration::from_secs(1);
 /// How long silence is listened to.
 const SILENCE: Duration = Duration::from_millis(400);
+/// How long flows of an address that is gone may last: a moment in which it may come back, and a walk
+/// through the flow tables that begins afterwards; and as much again.
+const LOST_ADDRESS: Duration = Duration::from_secs(40);
 /// Exchanges that a flow makes while something is different.
 const EXCHANGES: u64 = 100;
 /// A second address of node 1, which takes node ports too.
@@ -40,6 +43,17 @@ in_every_shape!(
     clients_from_outside_are_served_through_changes,
     on_stage_with_outside
 );
+
+#[test]
+fn flows_that_left_with_an_address_that_is_gone_get_another() {
+    let shape = CniShape::Vxlan;
+    let stage = Stage::build_with_outside(shape, "", |_lab| Ok(()));
+    on_stage(
+        shape,
+        stage,
+        checks![a_client_is_served_though_its_flow_lost_its_address],
+    );
+}
 
 #[track_caller]
 fn on_stage_with_outside(shape: CniShape) {
@@ -225,6 +239,37 @@ fn an_address_takes_node_ports_as_long_as_the_node_has_it(stage: &mut Stage) -> 
     // What becomes of a flow to an address that is gone is nobody's promise; nothing crashes.
     drop(doomed);
     check_flows(flows)
+}
+
+/// What goes to another node leaves by the tunnel with the tunnel's address.
+fn a_client_is_served_though_its_flow_lost_its_address(stage: &mut Stage) -> Result<()> {
+    let outside = &stage.cluster.lab.outside().ns;
+    let [door, _] = stage.at_node(1);
+    let client = clock::eventually("a flow to the other node", PROPAGATION, || {
+        let client = UdpClient::open(outside, door)?;
+        let greeting = client.ask(SILENCE)?;
+        Ok((greeting.server == "web-2").then_some(client))
+    })?;
+    let [old, new] = [0, 2].map(|number| address::pod_v4(1, number));
+    let seen_as = |address: std::net::Ipv4Addr| {
+        let greeting = client.ask(SILENCE).ok();
+        Ok(greeting.filter(|it| it.server == "web-2" && it.client.ip() == address))
+    };
+    clock::eventually("the tunnel's address", PROPAGATION, || seen_as(old))?;
+    let others = open_flows(stage)?;
+    let others: Vec<_> = others
+        .into_iter()
+        .filter(|flow| flow.server == "web-1")
+        .collect();
+    let node = stage.cluster.lab.node(1).ns.name().to_owned();
+    ip(
+        &node,
+        &format!("addr add {new}/32 dev {TUNNEL}\naddr del {old}/32 dev {TUNNEL}\n"),
+    )?;
+    // The client never falls silent: its flow does not end by itself.
+    clock::eventually("the tunnel's other address", LOST_ADDRESS, || seen_as(new))?;
+    await_exchanges(&others)?;
+    check_flows(others)
 }
 
 fn an_uplink_that_disappears_takes_nothing_with_it(stage: &mut Stage) -> Result<()> {

@@ -16,8 +16,9 @@ use anyhow::{Context as _, Result, ensure};
 use lb_common::flow::{Hook, Protocol};
 use lb_common::onward::Answer;
 use lb_common::table::device::Role;
+use lb_common::verdict::Reason;
 use lb_tests::command::ip;
-use lb_tests::crossing::{self, BACKEND, CLIENT, Script, UPLINK, cross, role};
+use lb_tests::crossing::{self, BACKEND, CLIENT, Script, TAGS, UPLINK, cross, role};
 use lb_tests::given::{self, PLACES, Place};
 use lb_tests::host::Code;
 use lb_tests::ns::{self, Namespace};
@@ -86,6 +87,8 @@ fn routes(place: Place, is_local: bool) -> String {
 struct Counted {
     sent_on: usize,
     by_xdp: usize,
+    begun: usize,
+    sources: usize,
     left: usize,
 }
 
@@ -120,13 +123,22 @@ fn run(is_local: bool, place: Place, seed: u64) -> Counted {
             outcome.ended
         });
         if let Some(taken) = taken {
-            let sent = Some((taken.device, taken.frame));
+            let sent = taken.device.map(|device| (device, taken.frame));
             assert_eq!(
                 sent, crossed.left,
                 "XDP's is on the left, tc's on the right"
             );
             assert!(crossed.is_sent_on);
+            bench.stand_at(UPLINK);
+            for tags in TAGS {
+                let mut tagged = frame.clone();
+                tagged.splice(12..12, tags.iter().copied());
+                assert_eq!(bench.send_frame(&tagged), None, "{tags:?}");
+            }
             counted.by_xdp += 1;
+            let [(arrived, _), (left, _)] = taken.counts;
+            counted.begun += usize::from(arrived == Reason::NewFlow);
+            counted.sources += usize::from(left == Reason::NewSource);
         }
         counted.sent_on += usize::from(crossed.is_sent_on);
         if let Some((device, frame)) = crossed.left {
@@ -145,10 +157,13 @@ fn check(test: &str, is_local: bool) -> Result<()> {
             let Counted {
                 sent_on,
                 by_xdp,
+                begun,
+                sources,
                 left,
             } = counted;
+            let begins = begun * 200 > PACKETS && (is_local || sources * 200 > PACKETS);
             ensure!(
-                sent_on * 4 > PACKETS && left > sent_on && by_xdp * 40 > PACKETS,
+                sent_on * 4 > PACKETS && left > sent_on && by_xdp * 20 > PACKETS && begins,
                 "{place:?}: of {PACKETS}, {counted:?}"
             );
         }

@@ -34,6 +34,7 @@ fn frames_are_taken_with_routed_veths() {
     const CHECKS: &[Check] = checks![
         status_says_where_xdp_runs_and_by_what_it_sends,
         streams_through_a_node_port_are_taken_by_xdp,
+        connections_begin_by_xdp,
         what_arrives_is_the_same_by_xdp_and_by_tc,
         flows_go_on_over_a_crash_and_the_next_agent_takes_the_link_over,
         packets_of_nine_thousand_bytes_are_taken_whole,
@@ -149,6 +150,38 @@ fn streams_through_a_node_port_are_taken_by_xdp(stage: &mut Stage) -> Result<()>
             eprintln!("  {address} to {pod}: {} MiB in {took:.1?}", SIZE >> 20);
             let greeting = stage.ask_from_outside(address, Transport::Udp)?;
             ensure!(greeting.server == pod, "{greeting}");
+        }
+        stage.cluster.manifests.remove(&service)?;
+    }
+    Ok(())
+}
+
+/// Each exchange has a socket of its own, so of a datagram's the first packet is the only one from outside.
+fn connections_begin_by_xdp(stage: &mut Stage) -> Result<()> {
+    /// Exchanges with one address.
+    const EXCHANGES: u64 = 32;
+    for (pod, number) in [("web-1", 58), ("web-2", 59)] {
+        let (service, sockets) = expose(stage, pod, number)?;
+        for address in sockets {
+            for transport in Transport::ALL {
+                let begun = counted(stage, "new_flow")?;
+                // Some begin by tc, by lot; of a connection SYN, data and FIN come from outside.
+                let least = match transport {
+                    Transport::Udp => EXCHANGES * 2 / 3,
+                    Transport::Tcp => EXCHANGES * 2,
+                };
+                let exchanges = || {
+                    for _ in 0..EXCHANGES {
+                        let greeting = stage.ask_from_outside(address, transport)?;
+                        ensure!(greeting.server == pod, "{greeting}");
+                    }
+                    Ok(())
+                };
+                takes(stage, least, exchanges)
+                    .with_context(|| format!("{transport:?} to {address} and {pod}"))?;
+                let begun = counted(stage, "new_flow")? - begun;
+                ensure!(begun >= EXCHANGES, "{begun} of {EXCHANGES} flows");
+            }
         }
         stage.cluster.manifests.remove(&service)?;
     }
@@ -310,12 +343,17 @@ fn packets_of_nine_thousand_bytes_are_taken_whole(stage: &mut Stage) -> Result<(
     stage.cluster.lab.set_mtu(1500)
 }
 
-fn another_program_is_left_alone_and_named(stage: &mut Stage) -> Result<()> {
-    change_settings(stage, "\"Native\"", "\"Off\"")?;
+/// Waits until no device of any node has a program: each agent hears of settings by itself.
+fn await_detached(stage: &Stage) -> Result<()> {
     clock::eventually("XDP is detached everywhere", REREAD, || {
         let left = leak::frame_programs(&stage.cluster.lab)?;
         Ok(left.is_empty().then_some(()))
-    })?;
+    })
+}
+
+fn another_program_is_left_alone_and_named(stage: &mut Stage) -> Result<()> {
+    change_settings(stage, "\"Native\"", "\"Off\"")?;
+    await_detached(stage)?;
     let neighbour = FrameProbe::attach(stage.cluster.lab.node(1), UPLINK)?;
     change_settings(stage, "xdp: \"Off\"", "xdp: \"Native\"")?;
     await_line(stage, UPLINK, "another XDP program is on the device")?;
@@ -336,8 +374,7 @@ fn xdp_without_redirect_is_named_and_does_nothing(stage: &mut Stage) -> Result<(
             .contains("datapath.xdp takes what datapath.redirect")
             .then_some(()))
     })?;
-    let left = leak::frame_programs(&stage.cluster.lab)?;
-    ensure!(left.is_empty(), "{left:?}");
+    await_detached(stage)?;
     change_settings(stage, "redirect: \"Off\"", "redirect: \"On\"")?;
     await_line(stage, UPLINK, "xdp native")
 }

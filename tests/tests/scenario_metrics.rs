@@ -80,7 +80,7 @@ fn a_scrape_can_be_read_and_has_the_names_of_kube_proxys_dashboards() {
     outside.metrics.set_no_local_endpoints(IpFamily::V4, 2, 1);
     outside.metrics.set_map("FRONTENDS", 16, 64);
     outside.metrics.set_status(4, 2, 0, 1);
-    outside.metrics.tidied(7);
+    outside.metrics.tidied(7, 3);
     outside.metrics.reloaded(true);
     let (head, _) = get(health, "/healthz");
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
@@ -106,6 +106,7 @@ fn a_scrape_can_be_read_and_has_the_names_of_kube_proxys_dashboards() {
         ("steerage_services", 4.0),
         ("steerage_problems", 1.0),
         ("steerage_conntrack_removed_entries", 7.0),
+        ("steerage_conntrack_lost_address_flows", 3.0),
         ("steerage_map_pressure_ratio", 0.25),
     ] {
         assert!(close(only(name), expected), "{name}: {}", only(name));

@@ -43,13 +43,15 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Files that may hold unsafe code; a folder of the same name counts as the file's.
-const UNSAFE_FILES: [&str; 24] = [
+const UNSAFE_FILES: [&str; 28] = [
     "lb-ebpf/src/atomic",
     // Programs of the bench, which no node loads.
     "lb-ebpf/src/bench/bytes",
     "lb-ebpf/src/bench/driver",
     "lb-ebpf/src/bench/floor",
+    "lb-ebpf/src/bench/medium",
     "lb-ebpf/src/bench/minimal",
+    "lb-ebpf/src/bench/sender",
     "lb-ebpf/src/clock",
     "lb-ebpf/src/count",
     "lb-ebpf/src/device",
@@ -58,11 +60,13 @@ const UNSAFE_FILES: [&str; 24] = [
     "lb-ebpf/src/frame",
     "lb-ebpf/src/hook/tc",
     "lb-ebpf/src/hook/xdp",
+    "lb-ebpf/src/host",
     "lb-ebpf/src/onward",
     "lb-ebpf/src/packet",
     "lb-ebpf/src/refuse",
     "lb-ebpf/src/region",
     "lb-ebpf/src/socket",
+    "lb-ebpf/src/stand",
     "lb-ebpf/src/tables",
     "lb-agent/src/dataplane/bpf",
     "lb-agent/src/dataplane/mmap",

@@ -11,7 +11,7 @@ use super::Agent;
 use super::frames::FrameKeeper;
 use super::node_addresses::local;
 use super::objects::ModelObjects;
-use super::timers::now;
+use super::timers;
 use crate::clock;
 use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::{AttachError, Attachments};
@@ -350,7 +350,7 @@ impl Agent {
             }
             Err(error) => {
                 tracing::warn!("{error}");
-                self.devices_at = Some(now() + DEVICE_RETRY);
+                self.devices_at = Some(timers::now() + DEVICE_RETRY);
             }
         }
     }
@@ -379,7 +379,9 @@ impl Agent {
         node.addresses = &own;
         let dataplane = self.reconciler.dataplane_mut();
         let mut node_ports = rules.node_ports().select(&node, local(&self.devices));
-        let has_addresses = self.addresses.keep(dataplane, &self.devices, &node_ports);
+        let now = clock::instant();
+        let addresses = &mut self.addresses;
+        let has_addresses = addresses.keep(dataplane, &self.devices, &node_ports, now);
         // The pods' own gateways do not lead to other nodes.
         let is_pods = |address: IpAddr| {
             rules
@@ -392,11 +394,12 @@ impl Agent {
             devices: &self.devices,
             node_addresses: &own,
             node_ports: &node_ports,
-            now: clock::instant(),
+            now,
         };
         let is_done = self.keeper.keep(&mut self.loaded, dataplane, &site);
         let has_news = self.keeper.frames.take_news();
-        let retry_at = (!is_done || !has_addresses || has_news).then(|| now() + DEVICE_RETRY);
+        let retry_at =
+            (!is_done || !has_addresses || has_news).then(|| timers::now() + DEVICE_RETRY);
         let grace_ends = self.keeper.grace_ends().map(tokio::time::Instant::from_std);
         let times = [self.devices_at, retry_at, grace_ends];
         self.devices_at = times.into_iter().flatten().min();

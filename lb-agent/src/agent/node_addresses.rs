@@ -1,7 +1,11 @@
 //! Keeps `NODE_ADDRESSES` equal to the addresses of the devices, and marks those that take node ports.
+//! Knows which ones are gone.
+
+mod lost;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
 
 use lb_common::family::MappedAddress;
 use lb_common::table::node_address::NodeAddress;
@@ -9,19 +13,22 @@ use lb_common::table::node_address::NodeAddress;
 use crate::dataplane::{Dataplane, DataplaneError, Write};
 use crate::interfaces::Devices;
 use crate::plan::node_ports::table;
+use lost::LostAddresses;
 
 /// What `NODE_ADDRESSES` holds, and why it does not hold what it should.
 #[derive(Debug)]
 pub(super) struct NodeAddressKeeper {
     written: BTreeMap<MappedAddress, NodeAddress>,
+    lost: LostAddresses,
     problem: Option<String>,
 }
 
 impl NodeAddressKeeper {
     /// Begins with what an earlier agent wrote.
-    pub(super) const fn new(written: BTreeMap<MappedAddress, NodeAddress>) -> Self {
+    pub(super) fn new(written: BTreeMap<MappedAddress, NodeAddress>) -> Self {
         Self {
             written,
+            lost: LostAddresses::default(),
             problem: None,
         }
     }
@@ -44,9 +51,10 @@ impl NodeAddressKeeper {
         dataplane: &mut impl Dataplane,
         devices: &Devices,
         chosen: &BTreeSet<IpAddr>,
+        now: Instant,
     ) -> bool {
         let wanted = table(local(devices), chosen).collect();
-        let problem = self.write(dataplane, &wanted).err();
+        let problem = self.write(dataplane, &wanted, now).err();
         let problem = problem.map(|error| error.to_string());
         if let Some(problem) = &problem
             && self.problem.as_ref() != Some(problem)
@@ -61,19 +69,40 @@ impl NodeAddressKeeper {
         &mut self,
         dataplane: &mut impl Dataplane,
         wanted: &BTreeMap<MappedAddress, NodeAddress>,
+        now: Instant,
     ) -> Result<(), DataplaneError> {
         let gone = self.written.keys().filter(|it| !wanted.contains_key(*it));
         for address in gone.copied().collect::<Vec<_>>() {
             dataplane.apply(&Write::RemoveNodeAddress { address })?;
             self.written.remove(&address);
+            self.lost.lose(address, now);
         }
         for (&address, &value) in wanted {
+            self.lost.find(&address);
             if self.written.get(&address) != Some(&value) {
                 dataplane.apply(&Write::SetNodeAddress { address, value })?;
                 self.written.insert(address, value);
             }
         }
         Ok(())
+    }
+
+    /// The addresses that are gone for good: flows that leave with one of them are to end.
+    pub(super) fn gone(&self, now: Instant) -> impl Iterator<Item = MappedAddress> {
+        self.lost.gone(now)
+    }
+
+    /// A walk through the flow tables has ended so many flows of each of them.
+    pub(super) fn walked(&mut self, ended: &BTreeMap<MappedAddress, u64>) {
+        for (&address, flows) in ended.iter().filter(|(_, flows)| **flows > 0) {
+            let address = Ipv6Addr::from(address).to_canonical();
+            tracing::warn!(
+                flows,
+                %address,
+                "flows left with an address that this node no longer has: they were ended, and their next packets get another one"
+            );
+        }
+        self.lost.walked(ended);
     }
 }
 
@@ -92,9 +121,10 @@ pub(crate) fn local(devices: &Devices) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::dataplane::Capacity;
     use crate::dataplane::memory::Memory;
-    use crate::interfaces::Device;
+    use crate::interfaces::{Device, GRACE};
     use crate::plan::endpoints::mapped;
 
     const ROOM: Capacity = Capacity {
@@ -120,7 +150,7 @@ mod tests {
         entries
             .map(|(key, value)| {
                 assert!(value.belongs_to(*key));
-                let address = std::net::Ipv6Addr::from(*key).to_canonical();
+                let address = Ipv6Addr::from(*key).to_canonical();
                 (address.to_string(), value.takes_node_ports())
             })
             .collect()
@@ -128,7 +158,7 @@ mod tests {
 
     fn keep(keeper: &mut NodeAddressKeeper, memory: &mut Memory, addresses: &[&str]) -> bool {
         let chosen = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
-        keeper.keep(memory, &devices(addresses), &chosen)
+        keeper.keep(memory, &devices(addresses), &chosen, clock::instant())
     }
 
     #[test]
@@ -139,6 +169,19 @@ mod tests {
         assert_eq!(held(&memory), [("192.0.2.1".into(), true)]);
         assert!(keep(&mut keeper, &mut memory, &["192.0.2.7"]));
         assert_eq!(held(&memory), [("192.0.2.7".into(), false)]);
+    }
+
+    #[test]
+    fn an_address_is_gone_when_the_table_has_lost_it_and_until_it_is_back() {
+        let mut memory = Memory::new(ROOM);
+        let mut keeper = NodeAddressKeeper::new(BTreeMap::new());
+        assert!(keep(&mut keeper, &mut memory, &["192.0.2.1", "192.0.2.7"]));
+        assert!(keep(&mut keeper, &mut memory, &["192.0.2.7"]));
+        let later = clock::instant() + GRACE;
+        let gone = |keeper: &NodeAddressKeeper| keeper.gone(later).collect::<Vec<_>>();
+        assert_eq!(gone(&keeper), [mapped("192.0.2.1".parse().unwrap())]);
+        assert!(keep(&mut keeper, &mut memory, &["192.0.2.1", "192.0.2.7"]));
+        assert_eq!(gone(&keeper), [] as [MappedAddress; 0]);
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl OutsideKeeper {
     /// A walk through the flow tables is done: an entry takes a slot of eight in a bucket.
     pub(super) fn swept(&self, walk: Walk, sizes: &Sizes) {
         let metrics = &self.outside.metrics;
-        metrics.tidied(walk.removed);
+        metrics.tidied(walk.removed, walk.homeless);
         let slots = u64::try_from(SLOTS).unwrap_or(1);
         let buckets = u64::from(sizes.flow_buckets_v4) + u64::from(sizes.flow_buckets_v6);
         metrics.set_map("FLOWS", walk.entries, buckets * slots);
@@ -265,9 +265,11 @@ impl Agent {
     /// Walks on through the flow tables.
     pub(super) fn sweep(&mut self) {
         let flows = self.reconciler.dataplane().flows();
+        self.sweeper.set_gone(self.addresses.gone(clock::instant()));
         if let Some(walk) = self.sweeper.step(flows, clock::flow_seconds()) {
             self.outside.swept(walk, &self.settings.sizes);
             self.end_redirect(walk);
+            self.addresses.walked(&self.sweeper.take_homeless());
             tracing::debug!(?walk, "looked through the flow tables");
         }
     }

@@ -14,6 +14,7 @@ use crate::audit::{basis, node, report};
 use crate::dataplane::bpffs::{
     PinPaths, is_version, parse_link_name, parse_xdp_link_name, read_dir_or_empty,
 };
+use crate::dataplane::chain;
 use crate::dataplane::clsact;
 use crate::dataplane::layout::Table;
 use crate::dataplane::xdp;
@@ -164,7 +165,8 @@ fn plan(pin_dir: &Path, state_dir: &Path) -> io::Result<Vec<RemovalView>> {
         }
         let maps = version.join("maps");
         for name in names_in(&maps)? {
-            if Table::ALL.iter().any(|table| table.name() == name) {
+            let is_table = Table::ALL.iter().any(|table| table.name() == name);
+            if is_table || chain::ARRAYS.contains(&&*name) {
                 add(RemovalKind::Map, maps.join(name));
             }
         }

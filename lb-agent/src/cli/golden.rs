@@ -217,6 +217,7 @@ fn flow_entries() -> Vec<FlowInput> {
         is_original: true,
         is_ingress: true,
         is_from_outside: false,
+        is_of_host: false,
         source: socket("10.0.1.7:41000"),
         destination: socket("10.96.0.1:80"),
         translated_source: socket("10.0.1.7:41000"),

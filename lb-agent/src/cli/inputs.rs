@@ -65,6 +65,8 @@ pub struct FlowInput {
     pub is_ingress: bool,
     /// Whether the flow came by an uplink.
     pub is_from_outside: bool,
+    /// Whether its client is this node itself, whose packets find their entry where they leave.
+    pub is_of_host: bool,
     /// Source of the packets as they arrive.
     pub source: SocketAddr,
     /// Destination of the packets as they arrive.

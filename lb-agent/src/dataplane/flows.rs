@@ -153,17 +153,27 @@ fn cut_buckets<F: Family, T: Fn(State) -> Seconds>(
             return;
         }
         met += 1;
-        if let Some((place, control)) = table.find(&found.entry.partner(), now) {
-            table.remove(place, control);
-        }
-        // A packet may have stamped it since it was read.
-        if !table.remove(location, found.control)
-            && let Some((place, control)) = table.find(&found.entry, now)
-        {
-            table.remove(place, control);
-        }
+        remove_flow(table, location, &found, now);
     });
     met
+}
+
+/// Removes both halves of the flow of which one was `found` at `location`.
+pub(super) fn remove_flow<F: Family, T: Fn(State) -> Seconds>(
+    table: &MappedFlows<'_, F, T>,
+    location: Location,
+    found: &Found<F>,
+    now: Seconds,
+) {
+    if let Some((place, control)) = table.find(&found.entry.partner(), now) {
+        table.remove(place, control);
+    }
+    // A packet may have stamped it since it was read.
+    if !table.remove(location, found.control)
+        && let Some((place, control)) = table.find(&found.entry, now)
+    {
+        table.remove(place, control);
+    }
 }
 
 /// The timeout of `state` in the words of `CONFIG`.

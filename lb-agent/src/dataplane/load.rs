@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use aya::maps::{MapError, MapInfo};
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_obj::Object;
 
 use super::bpffs::{self, BpffsError, PinPaths};
+use super::chain;
 use super::layout::{Difference, Shape, Table};
 use super::privilege;
 use super::xdp::XdpMode;
@@ -137,6 +138,24 @@ pub enum LoadError {
         #[source]
         source: MapError,
     },
+    /// The parts of an XDP program could not be put together; it is tried again.
+    #[error("filling the array {array} of XDP programs: {source}")]
+    Parts {
+        /// The array.
+        array: &'static str,
+        /// What aya says.
+        #[source]
+        source: MapError,
+    },
+    /// The parts of an XDP program would be lost with the agent; it is tried again.
+    #[error("pin {}: {source}", path.display())]
+    PinParts {
+        /// The pin.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel could not make a map: too little memory, or too old a kernel.
     #[error("creating the kernel tables: {source}")]
     Create {
@@ -186,6 +205,8 @@ pub struct Loaded {
     ebpf: Ebpf,
     paths: PinPaths,
     adopted: usize,
+    /// The modes of XDP whose programs find each other by a pin of ours.
+    pinned: Vec<XdpMode>,
 }
 
 impl Loaded {
@@ -223,6 +244,7 @@ impl Loaded {
             ebpf,
             paths,
             adopted,
+            pinned: Vec::new(),
         })
     }
 
@@ -241,27 +263,15 @@ impl Loaded {
         classifier(&mut self.ebpf, name)
     }
 
-    /// The program for uplinks' XDP hooks; the first call hands it to the verifier.
+    /// The program for uplinks' XDP hooks; the first call hands it, and those that it calls, to the
+    /// verifier.
     pub fn frame_program(&mut self, mode: XdpMode) -> Result<OwnedFd, LoadError> {
-        let name = match mode {
-            XdpMode::Native => UPLINK_XDP,
-            XdpMode::Generic => UPLINK_XDP_GENERIC,
-        };
-        let failed = |source| LoadError::Program {
-            program: name,
-            source,
-        };
-        let program = self.ebpf.program_mut(name).ok_or(LoadError::ObjectLacks {
-            what: "program",
-            name,
-        })?;
-        let program: &mut Xdp = program.try_into().map_err(failed)?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| refused(name, error))?;
+        let program = chain::load(&mut self.ebpf, mode)?;
+        if !self.pinned.contains(&mode) {
+            chain::pin(&self.ebpf, mode, &self.paths)?;
+            self.pinned.push(mode);
         }
-        let descriptor = program.fd().map_err(failed)?.as_fd();
-        let owned = descriptor.try_clone_to_owned();
-        owned.map_err(|source| failed(ProgramError::IOError(source)))
+        Ok(program)
     }
 
     /// The object, for aya-log.
@@ -388,7 +398,7 @@ fn verify(program: &mut SchedClassifier, name: &'static str) -> Result<(), LoadE
 }
 
 /// What the kernel has against a program.
-fn refused(name: &'static str, error: ProgramError) -> LoadError {
+pub(super) fn refused(name: &'static str, error: ProgramError) -> LoadError {
     match error {
         ProgramError::LoadError {
             io_error,

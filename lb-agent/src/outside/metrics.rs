@@ -141,6 +141,7 @@ pub struct Metrics {
     services: Gauge,
     devices: Gauge,
     flows_removed: Counter,
+    flows_homeless: Counter,
     reloads: Family<OutcomeLabel, Counter>,
     drift: DriftMetrics,
 }
@@ -175,6 +176,7 @@ impl Metrics {
             services: Gauge::default(),
             devices: Gauge::default(),
             flows_removed: Counter::default(),
+            flows_homeless: Counter::default(),
             reloads: Family::default(),
             drift: DriftMetrics::new(),
         };
@@ -311,6 +313,11 @@ impl Metrics {
             self.flows_removed.clone(),
         );
         registry.register(
+            "conntrack_lost_address_flows",
+            "Flows that were ended because this node no longer has the address that they left with",
+            self.flows_homeless.clone(),
+        );
+        registry.register(
             "config_reloads",
             "Changed files of settings, by what became of them",
             self.reloads.clone(),
@@ -409,9 +416,11 @@ impl Metrics {
             .set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
-    /// A walk through the flow tables removed so many entries.
-    pub fn tidied(&self, removed: u64) {
+    /// A walk through the flow tables removed so many entries, and ended so many flows that left with
+    /// an address which is gone.
+    pub fn tidied(&self, removed: u64, homeless: u64) {
         self.flows_removed.inc_by(removed);
+        self.flows_homeless.inc_by(homeless);
     }
 
     /// An audit of the tables was carried through.

@@ -285,3 +285,20 @@ fn a_source_port_is_given_up_by_what_has_ended_or_was_never_confirmed() {
         assert_eq!(state.yields_port(Seconds(2)), !state.is_confirmed());
     }
 }
+
+/// What XDP has begun to decide about, tc may have to decide about again.
+#[test]
+fn a_packet_that_is_told_twice_moves_its_flow_once() {
+    for &event in Event::ALL {
+        let begun = first(event);
+        assert_eq!(step(begun, Direction::Original, event), begun, "{event:?}");
+        assert!(!begins_anew(begun, event), "{event:?}");
+        for &state in State::ALL {
+            for direction in [Direction::Original, Direction::Reply] {
+                let moved = step(state, direction, event);
+                let again = step(moved, direction, event);
+                assert_eq!(again, moved, "{state:?} {direction:?} {event:?}");
+            }
+        }
+    }
+}

@@ -78,7 +78,13 @@ pub(super) fn choose<F: Family, S: Side>(
             return Step::done(Verdict::drop(Reason::SourceRange));
         }
     }
-    let audience = lookup::audience::<F>(tables, S::ROLE, frontend.kind(), client);
+    // This host is a client of the cluster, as its pods are.
+    let role = if is_source::<S>() {
+        Role::Workload
+    } else {
+        S::ROLE
+    };
+    let audience = lookup::audience::<F>(tables, role, frontend.kind(), client);
     let target = match select::select(tables, index, audience, &tuple, now) {
         Choice::Backend {
             service,
@@ -106,13 +112,16 @@ pub(super) fn choose<F: Family, S: Side>(
     let shares_bridge = S::ROLE == Role::Workload
         && tuple.source != target.address
         && tables.share_bridge::<F>(tuple.source, target.address);
-    let path = if shares_bridge {
+    let path = if is_source::<S>() {
+        Path::OfHost
+    } else if shares_bridge {
         Path::Bridged
     } else {
         Path::Routed
     };
     let entry = put_entry(&tuple, &target, path, &mut workspace.entry);
-    entry.is_from_outside = S::ROLE == Role::Uplink;
+    entry.key.hook = S::HOOK;
+    entry.is_from_outside = S::ROLE == Role::Uplink && S::HOOK == Hook::Ingress;
     Step::next(
         Next::Establish,
         conntrack::first(event(tuple.protocol, tcp_flags)),
@@ -144,7 +153,9 @@ pub(super) fn establish<F: Family, S: Side>(
     };
     let is_hairpin =
         S::ROLE == Role::Workload && entry.key.tuple.source == entry.translated.destination;
-    let attempts = if is_source::<S>() {
+    let attempts = if S::KEEPS_PORT {
+        1
+    } else if is_source::<S>() {
         SOURCE_ATTEMPTS
     } else {
         ATTEMPTS
@@ -187,7 +198,8 @@ pub(super) fn establish<F: Family, S: Side>(
     Verdict::drop(Reason::PortsExhausted)
 }
 
-/// Whether it is a source address of this node that is chosen, not a backend.
+/// Whether packets get a source of this node: an address that brings the answers back, or for this host's
+/// own a port by which its answers are known.
 #[inline(always)]
 const fn is_source<S: Side>() -> bool {
     matches!(S::HOOK, Hook::Egress)
@@ -229,7 +241,7 @@ const fn is_held(placement: Placement) -> bool {
     matches!(placement, Placement::Inserted | Placement::Same)
 }
 
-/// The entry of the packets that one with `tuple` is the first of. Out of line, like those below: each builds
+/// The entry of the packets that one with `tuple` is the first of, at ingress. Out of line, like those below: each builds
 /// a value as large as a fifth of the kernel's stack.
 #[inline(never)]
 fn put_entry<'r, F: Family>(
@@ -316,16 +328,18 @@ fn publish<F: Family, S: Side>(
     tables: &impl Tables,
     (rewrite, found, placed): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>, &mut Placed),
 ) -> (Verdict, bool) {
-    let reason = if is_source::<S>() {
+    let is_second_pair = is_source::<S>() && !matches!(entry.path, Path::OfHost);
+    let reason = if is_second_pair {
         Reason::NewSource
     } else {
         Reason::NewFlow
     };
     match tables.place(entry, state, now, placed) {
         Placement::Inserted => {
-            if !is_source::<S>() {
+            if !is_second_pair {
                 tables.opened(entry.service, entry.backend);
-                if entry.translated.source_port != entry.key.tuple.source_port {
+                if !is_source::<S>() && entry.translated.source_port != entry.key.tuple.source_port
+                {
                     tables.note(Reason::PortChanged);
                 }
             }

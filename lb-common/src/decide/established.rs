@@ -4,7 +4,7 @@ use super::side::Side;
 use super::{Next, Step, Workspace};
 use crate::conntrack::{self, Event, State};
 use crate::family::Family;
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Protocol};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Advanced, Placed, Placement};
 use crate::id::Seconds;
 use crate::select;
@@ -34,7 +34,8 @@ pub(super) fn settle<F: Family, S: Side>(
         return Step::next(Next::Choose, State::SynSent);
     };
     let direction = found.entry.direction;
-    if direction == Direction::Original && S::HOOK == Hook::Ingress {
+    let is_request = is_request::<S>(found.entry.path);
+    if direction == Direction::Original && is_request {
         // UDP has no end that a proxy could see, so it leaves a backend that is gone.
         let is_orphan = tuple.protocol == Protocol::Udp && !serves(&found.entry, tables);
         if is_orphan {
@@ -71,6 +72,16 @@ pub(super) fn settle<F: Family, S: Side>(
         },
         // Unchanged is the rule; whoever was faster has seen a later packet.
         Advanced::Unchanged(_) | Advanced::Lost => Step::done(verdict),
+    }
+}
+
+/// Whether packets are a client's that go from it to a service, of a flow that takes this path.
+#[inline(always)]
+pub(super) const fn is_request<S: Side>(path: Path) -> bool {
+    match (S::ROLE, S::HOOK) {
+        (_, Hook::Ingress) => true,
+        (Role::Uplink, Hook::Egress) => matches!(path, Path::OfHost),
+        (Role::Workload, Hook::Egress) => false,
     }
 }
 

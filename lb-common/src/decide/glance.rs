@@ -9,7 +9,7 @@
 //! stamps the flow), bridged flows.
 
 use super::side::Side;
-use super::{Action, Verdict, onward};
+use super::{Action, Verdict, established, onward};
 use crate::checksum::{Sum, update};
 use crate::conntrack;
 use crate::family::{Family, V4, V6};
@@ -104,6 +104,9 @@ pub(super) struct Told {
     pub(super) glance: Glance,
     /// What it is translated to, if it is.
     pub(super) to: TupleWords,
+    /// Whether a second look may tell what a glance does not: the packet may begin a flow or move its
+    /// state.
+    pub(super) may_tell_more: bool,
 }
 
 /// What a glance tells of a packet with `protocol` that goes `from` one end to the other.
@@ -115,7 +118,16 @@ pub(super) fn tell<F: Family, S: Side>(
     now: impl FnOnce() -> Seconds,
     tables: &impl Tables,
 ) -> Told {
-    let told = |glance| Told { glance, to: *from };
+    let told = |glance| Told {
+        glance,
+        to: *from,
+        may_tell_more: false,
+    };
+    let unclear = |may_tell_more| Told {
+        glance: Glance::UNCLEAR,
+        to: *from,
+        may_tell_more,
+    };
     let tuple = tuple::<F>(from, protocol);
     let concerns = lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple);
     if !concerns {
@@ -129,33 +141,31 @@ pub(super) fn tell<F: Family, S: Side>(
     }
     let is_udp = matches!(protocol, Protocol::Udp);
     if !is_udp && !is_plain_segment::<F>(packet) {
-        return told(Glance::UNCLEAR);
+        return unclear(true);
     }
     // What ingress leaves as it is may be an answer that egress restores.
     let hook = if concerns { S::HOOK } else { Hook::Egress };
     let key = KeyWords::of::<F>(from, protocol, hook);
     let Some(known) = flow_table::<F, _>(tables).peek(key, now()) else {
-        return told(Glance::UNCLEAR);
+        // Most of what no service has, from a backend, is no answer either.
+        return unclear(concerns);
     };
     let is_original = matches!(known.direction, Direction::Original);
     if !concerns {
-        let is_answer = !is_original
-            && matches!(known.path, Path::SentOn)
-            && conntrack::is_steady(known.state, known.direction);
-        return told(if is_answer {
-            Glance::clear(Verdict {
-                path: Path::SentOn,
-                ..Verdict::pass(Reason::NotService)
-            })
-        } else {
-            Glance::UNCLEAR
-        });
+        let is_answer = !is_original && matches!(known.path, Path::SentOn);
+        if !is_answer || !conntrack::is_steady(known.state, known.direction) {
+            return unclear(is_answer);
+        }
+        return told(Glance::clear(Verdict {
+            path: Path::SentOn,
+            ..Verdict::pass(Reason::NotService)
+        }));
     }
-    let is_orphan =
-        is_udp && is_original && S::HOOK == Hook::Ingress && !serves(known.backend, tables);
+    let is_request = is_original && established::is_request::<S>(known.path);
+    let is_orphan = is_udp && is_request && !serves(known.backend, tables);
     let is_bridged = matches!(known.path, Path::Bridged);
     if is_orphan || is_bridged || !conntrack::is_steady(known.state, known.direction) {
-        return told(Glance::UNCLEAR);
+        return unclear(true);
     }
     Told {
         glance: Glance::clear(Verdict {
@@ -164,6 +174,7 @@ pub(super) fn tell<F: Family, S: Side>(
             path: known.path,
         }),
         to: known.translated,
+        may_tell_more: false,
     }
 }
 
@@ -171,7 +182,21 @@ pub(super) fn tell<F: Family, S: Side>(
 #[inline(always)]
 pub(super) fn plain<F: Family>(packet: &mut impl PacketRewrite) -> Option<(Protocol, TupleWords)> {
     let present = packet.length();
-    let (number, length, from) = if F::IS_V6 {
+    let (number, length, from) = bare::<F>(packet)?;
+    let (protocol, least) = match number {
+        6 => (Protocol::Tcp, tcp::MIN_HEADER_LENGTH),
+        17 => (Protocol::Udp, udp::HEADER_LENGTH),
+        _ => return None,
+    };
+    let is_whole = length >= least && length.wrapping_add(l4::<F>()) <= present;
+    is_whole.then_some((protocol, from))
+}
+
+/// Number of the protocol, its bytes, addresses and what may be ports of a packet without options or
+/// extension headers, that is no fragment.
+#[inline(always)]
+pub(super) fn bare<F: Family>(packet: &mut impl PacketRewrite) -> Option<(u8, u32, TupleWords)> {
+    Some(if F::IS_V6 {
         let head = packet.head::<PORTS_END_V6>()?;
         if head.byte::<L3>() >> 4 != 6 {
             return None;
@@ -198,14 +223,7 @@ pub(super) fn plain<F: Family>(packet: &mut impl PacketRewrite) -> Option<(Proto
         };
         let length = u32::from(head.half::<16>()).checked_sub(20)?;
         (head.byte::<23>(), length, from)
-    };
-    let (protocol, least) = match number {
-        6 => (Protocol::Tcp, tcp::MIN_HEADER_LENGTH),
-        17 => (Protocol::Udp, udp::HEADER_LENGTH),
-        _ => return None,
-    };
-    let is_whole = length >= least && length.wrapping_add(l4::<F>()) <= present;
-    is_whole.then_some((protocol, from))
+    })
 }
 
 /// Where the transport header of a plain packet is.
@@ -214,7 +232,7 @@ pub(super) const fn l4<F: Family>() -> u32 {
 }
 
 #[inline(always)]
-fn tuple<F: Family>(words: &TupleWords, protocol: Protocol) -> FlowTuple<F> {
+pub(super) fn tuple<F: Family>(words: &TupleWords, protocol: Protocol) -> FlowTuple<F> {
     let [source, destination] = words.ends::<F>();
     let [a, b, c, d] = words.ports.to_be_bytes();
     FlowTuple {

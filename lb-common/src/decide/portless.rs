@@ -49,7 +49,20 @@ fn may_concern<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> 
         (Role::Uplink, Hook::Ingress) => {
             packet.fragment.is_later || lookup::may_be_service::<F>(tables, destination)
         }
-        (Role::Uplink, Hook::Egress) => packet.fragment.is_later,
+        (Role::Uplink, Hook::Egress) => {
+            packet.fragment.is_later
+                || (tables.is_of_host() && lookup::may_be_service::<F>(tables, destination))
+        }
+    }
+}
+
+/// Whether the packet is one of a client's, which may dial a service.
+#[inline(always)]
+fn is_request<S: Side>(tables: &impl Tables) -> bool {
+    match (S::ROLE, S::HOOK) {
+        (_, Hook::Ingress) => true,
+        (Role::Uplink, Hook::Egress) => tables.is_of_host(),
+        (Role::Workload, Hook::Egress) => false,
     }
 }
 
@@ -80,7 +93,7 @@ fn later_fragment<F: Family, S: Side>(
             return Workspace::translate(&mut workspace.rewrite, Reason::Fragment, &found.entry);
         }
     }
-    if S::HOOK == Hook::Egress {
+    if !is_request::<S>(tables) {
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, destination) {
@@ -114,7 +127,7 @@ pub(super) fn remember<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tab
 /// An echo request: answered in the name of a service that works, else refused like any packet.
 #[inline(always)]
 fn echo<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
-    if S::HOOK == Hook::Egress {
+    if !is_request::<S>(tables) {
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, packet.destination) {
@@ -130,8 +143,9 @@ fn echo<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict
 /// A packet of which only the address can match: a protocol without ports.
 #[inline(always)]
 fn address_only<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
-    match S::HOOK {
-        Hook::Ingress => refuse_address::<F>(packet.destination, tables),
-        Hook::Egress => Verdict::pass(Reason::NotService),
+    if is_request::<S>(tables) {
+        refuse_address::<F>(packet.destination, tables)
+    } else {
+        Verdict::pass(Reason::NotService)
     }
 }

@@ -12,6 +12,9 @@ pub trait Side {
     const ROLE: Role;
     /// Its side.
     const HOOK: Hook;
+    /// Whether a new flow is made only with the port that its client has, and left to others where that
+    /// is another flow's.
+    const KEEPS_PORT: bool = false;
 }
 
 /// What a pod sends.
@@ -23,6 +26,9 @@ pub struct ToWorkload;
 /// What comes from other nodes and from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct FromUplink;
+/// The same, as frames that have another chance to be decided about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FromUplinkFrame;
 /// What leaves for there.
 #[derive(Clone, Copy, Debug)]
 pub struct ToUplink;
@@ -40,6 +46,12 @@ impl Side for ToWorkload {
 impl Side for FromUplink {
     const ROLE: Role = Role::Uplink;
     const HOOK: Hook = Hook::Ingress;
+}
+
+impl Side for FromUplinkFrame {
+    const ROLE: Role = Role::Uplink;
+    const HOOK: Hook = Hook::Ingress;
+    const KEEPS_PORT: bool = true;
 }
 
 impl Side for ToUplink {

@@ -10,14 +10,14 @@
 //!             └─ anything else: the frame stays as it is, and goes to tc as if nobody had looked ──┘
 //! ```
 //!
-//! Nothing is written before everything is known. Tables are never written: a packet that would write one
-//! goes to tc. So do the first packets of every flow in every second, which keep its entries and the
-//! neighbour alive.
+//! Nothing is written before everything is known, and tables are never written. A packet that may begin a
+//! flow or move its state is worth a [second look](super::enter()).
 
-use super::glance::{PORTS_END_V4, PORTS_END_V6, l4, plain, tell};
+use super::glance::{PORTS_END_V4, PORTS_END_V6, bare, l4, plain, tell};
 use super::side::Side;
 use super::{Action, FromUplink, ToUplink, ToWorkload};
 use crate::checksum::{Sum, update};
+use crate::crc32c;
 use crate::family::Family;
 use crate::flow::{Path, Protocol};
 use crate::flows::TupleWords;
@@ -29,7 +29,7 @@ use crate::room::Room;
 use crate::table::device::{DeviceRecord, Role, Takes};
 use crate::tables::Tables;
 use crate::verdict::Reason;
-use crate::wire::{tcp, udp};
+use crate::wire::{sctp, tcp, udp};
 
 /// What there is to know around a frame.
 pub trait Ways {
@@ -45,6 +45,10 @@ pub trait Ways {
     /// The way of a packet that is sent on as the host would route it, if route and neighbour are known,
     /// it is not too large for it, and `DEVICES` has the device.
     fn way<F: Family>(&mut self, question: &Question<F>) -> Option<Way>;
+
+    /// Whether a flow may begin without tc. Not every one may: only what the host sends has it ask a stale
+    /// neighbour whether it is still there.
+    fn may_begin(&mut self) -> bool;
 }
 
 /// The way of a packet to its next hop.
@@ -71,6 +75,10 @@ pub enum Fate {
     Taken = 1,
     /// A change failed half way: it must not go on.
     Broken = 2,
+    /// Untouched as well, but worth a [second look](super::enter()).
+    Unclear = 3,
+    /// It ends here, for the reason that egress gives.
+    Ended = 4,
 }
 
 /// A frame's way. Without a gap: the kernel's verifier refuses to move what is undefined.
@@ -112,8 +120,9 @@ pub fn transit<F: Family, P: PacketRewrite + PacketTrim>(
     ways: &mut impl Ways,
     transit: &mut Room<Transit>,
 ) -> Fate {
-    if !arrive::<F, P>(packet, &now, tables, transit) {
-        return Fate::Left;
+    let arrived = arrive::<F, P>(packet, &now, tables, transit);
+    if arrived != Fate::Taken {
+        return arrived;
     }
     let Some(transit) = transit.get_mut() else {
         return Fate::Left;
@@ -121,14 +130,14 @@ pub fn transit<F: Family, P: PacketRewrite + PacketTrim>(
     if !route::<F, P>(packet, ways, transit) {
         return Fate::Left;
     }
-    let leaves = match transit.role {
+    let left = match transit.role {
         Role::Workload => leave::<F, ToWorkload, P>(packet, &now, tables, transit),
         Role::Uplink => leave::<F, ToUplink, P>(packet, &now, tables, transit),
     };
-    if !leaves {
-        return Fate::Left;
+    if left != Fate::Taken {
+        return left;
     }
-    if transit.end < packet.length() && packet.trim(transit.end).is_none() {
+    if !cut::<P>(packet, transit) {
         return Fate::Left;
     }
     match rewrite::<F, P>(packet, transit) {
@@ -137,51 +146,51 @@ pub fn transit<F: Family, P: PacketRewrite + PacketTrim>(
     }
 }
 
-/// What the uplink's ingress says of the packet. False where that is not all told at a glance, or the
-/// packet is not sent on.
+/// Cuts off what is behind the IP packet; the first change of all.
+#[inline(always)]
+pub(super) fn cut<P: PacketRewrite + PacketTrim>(packet: &mut P, transit: &Transit) -> bool {
+    transit.end >= packet.length() || packet.trim(transit.end).is_some()
+}
+
+/// What the uplink's ingress says of the packet: [`Fate::Taken`] where that is all told at a glance, and
+/// the packet is sent on.
 #[inline(never)]
 fn arrive<F: Family, P: PacketRewrite>(
     packet: &mut P,
     now: &impl Fn() -> Seconds,
     tables: &impl Tables,
     transit: &mut Room<Transit>,
-) -> bool {
+) -> Fate {
     let Some((protocol, from)) = plain::<F>(packet) else {
-        return false;
+        let number = bare::<F>(packet).map(|(number, ..)| number);
+        return if number == Some(Protocol::Sctp.number()) {
+            Fate::Unclear
+        } else {
+            Fate::Left
+        };
     };
     let told = tell::<F, FromUplink>(packet, protocol, &from, now, tables);
     let verdict = told.glance.verdict;
+    if !told.glance.is_clear && told.may_tell_more {
+        return Fate::Unclear;
+    }
     let goes_on = matches!(verdict.action, Action::Translate | Action::Pass);
     let is_sent_on = told.glance.is_clear && goes_on && matches!(verdict.path, Path::SentOn);
     if !is_sent_on || is_partial::<F, P>(packet, protocol, &from) {
-        return false;
+        return Fate::Left;
     }
-    let mut known = Transit {
-        addresses: from.addresses,
-        address_change: Sum::ZERO,
-        port_change: Sum::ZERO,
-        ports: from.ports,
-        protocol,
-        end: 0,
-        device: 0,
-        macs: [0; 12],
-        ttl: 0,
-        role: Role::Workload,
-        arrived: verdict.reason,
-        left: verdict.reason,
-    };
+    let known = transit.put(Transit::new(protocol, &from, verdict.reason));
     if matches!(verdict.action, Action::Translate) {
         known.translate::<F>(&told.to);
     }
-    transit.put(known);
-    true
+    Fate::Taken
 }
 
 /// Whether the packet's checksum is half made: the sum over its pseudo-header, to which the device that
 /// sends it adds the rest. That a frame is such a packet of this machine, nobody says who hands it over; a
 /// whole checksum looks so in one of 65 536 packets.
 #[inline(always)]
-fn is_partial<F: Family, P: PacketRewrite>(
+pub(super) fn is_partial<F: Family, P: PacketRewrite>(
     packet: &mut P,
     protocol: Protocol,
     from: &TupleWords,
@@ -215,26 +224,30 @@ const fn checksum_offset(protocol: Protocol) -> u32 {
     }
 }
 
+/// What is known beside its bytes of a frame that came by the device with interface index `device`.
+#[inline(always)]
+pub fn wire(packet: &mut impl PacketRewrite, own: &DeviceRecord, device: u32) -> Option<Wire> {
+    let head = packet.head::<14>()?;
+    let mac = u64::from(head.word::<0>()) << 16 | u64::from(head.half::<4>());
+    Some(Wire {
+        device,
+        segment: 0,
+        is_for_host: mac == own.mac(),
+        has_mark: false,
+        has_tag: false,
+    })
+}
+
 /// Finds the packet's way; false where it has none that a frame can take.
 #[inline(never)]
-fn route<F: Family, P: PacketRewrite>(
+pub(super) fn route<F: Family, P: PacketRewrite>(
     packet: &mut P,
     ways: &mut impl Ways,
     transit: &mut Transit,
 ) -> bool {
     let own = ways.record();
-    let Some(mac) = packet.head::<14>().map(|head| {
-        let start = u64::from(head.word::<0>());
-        start << 16 | u64::from(head.half::<4>())
-    }) else {
+    let Some(wire) = wire(packet, &own, ways.device()) else {
         return false;
-    };
-    let wire = Wire {
-        device: ways.device(),
-        segment: 0,
-        is_for_host: mac == own.mac(),
-        has_mark: false,
-        has_tag: false,
     };
     if !own.is_open() {
         return false;
@@ -263,32 +276,75 @@ fn route<F: Family, P: PacketRewrite>(
     way.takes >= least
 }
 
-/// What the egress of the device says of the packet that ingress has let go on. False where that is not
-/// all told at a glance.
+/// What the egress of the device says of the packet that ingress has let go on: [`Fate::Taken`] where that
+/// is all told at a glance.
 #[inline(never)]
 fn leave<F: Family, S: Side, P: PacketRewrite>(
     packet: &mut P,
     now: &impl Fn() -> Seconds,
     tables: &impl Tables,
     transit: &mut Transit,
-) -> bool {
+) -> Fate {
     let between = transit.tuple();
     let told = tell::<F, S>(packet, transit.protocol, &between, now, tables);
     let verdict = told.glance.verdict;
+    if !told.glance.is_clear {
+        return if told.may_tell_more {
+            Fate::Unclear
+        } else {
+            Fate::Left
+        };
+    }
     transit.left = verdict.reason;
     match verdict.action {
-        Action::Pass => told.glance.is_clear,
+        Action::Pass => Fate::Taken,
         Action::Translate => {
             transit.translate::<F>(&told.to);
-            told.glance.is_clear
+            Fate::Taken
         }
-        _ => false,
+        _ => Fate::Left,
     }
 }
 
 impl Transit {
+    /// The way of a packet with these ends, of which nothing is known yet but why ingress lets it go on.
     #[inline(always)]
-    const fn tuple(&self) -> TupleWords {
+    pub(super) const fn new(protocol: Protocol, from: &TupleWords, arrived: Reason) -> Self {
+        Self {
+            addresses: from.addresses,
+            address_change: Sum::ZERO,
+            port_change: Sum::ZERO,
+            ports: from.ports,
+            protocol,
+            end: 0,
+            device: 0,
+            macs: [0; 12],
+            ttl: 0,
+            role: Role::Workload,
+            arrived,
+            left: arrived,
+        }
+    }
+
+    /// Bytes from the Ethernet header to where the IP packet ends.
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        self.end
+    }
+
+    #[inline(always)]
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// What the device that it leaves by leads to.
+    #[inline(always)]
+    pub(super) const fn role(&self) -> Role {
+        self.role
+    }
+
+    #[inline(always)]
+    pub(super) const fn tuple(&self) -> TupleWords {
         TupleWords {
             addresses: self.addresses,
             ports: self.ports,
@@ -298,7 +354,7 @@ impl Transit {
     /// Gives the packet the addresses and ports of `to`, one more time. What does not change adds nothing
     /// to a checksum's change: not even a zero of one's complement, which would make another zero of one.
     #[inline(always)]
-    fn translate<F: Family>(&mut self, to: &TupleWords) {
+    pub(super) fn translate<F: Family>(&mut self, to: &TupleWords) {
         let from = self.tuple();
         if from.differs::<F>(to) {
             self.address_change = self.address_change.sum(from.address_change::<F>(to));
@@ -325,9 +381,12 @@ impl Transit {
     }
 }
 
-/// Writes what has become of the packet: MACs, TTL, addresses, ports, checksums.
+/// Writes what has become of a TCP or UDP packet: MACs, TTL, addresses, ports, checksums.
 #[inline(never)]
-fn rewrite<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit) -> Option<()> {
+pub(super) fn rewrite<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    transit: &Transit,
+) -> Option<()> {
     let is_udp = matches!(transit.protocol, Protocol::Udp);
     packet.fix_l4(ChecksumFix {
         offset: l4::<F>().wrapping_add(checksum_offset(transit.protocol)),
@@ -336,6 +395,30 @@ fn rewrite<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit) -> Op
         is_udp,
         is_v6: F::IS_V6,
     })?;
+    rewrite_heads::<F, P>(packet, transit)
+}
+
+/// The same of an SCTP packet, whose checksum has the ports alone.
+#[inline(never)]
+pub(super) fn rewrite_sctp<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    transit: &Transit,
+) -> Option<()> {
+    let old = packet.read::<4>(l4::<F>())?;
+    let new = transit.ports.to_be_bytes();
+    if old != new {
+        let offset = l4::<F>().wrapping_add(sctp::CHECKSUM_OFFSET);
+        let length = transit.end.wrapping_sub(l4::<F>());
+        let change = crc32c::change_of_first_word(old, new, length);
+        let crc = u32::from_le_bytes(packet.read(offset)?) ^ change;
+        packet.write(offset, crc.to_le_bytes())?;
+    }
+    rewrite_heads::<F, P>(packet, transit)
+}
+
+/// MACs, TTL, addresses, ports, and the header's checksum.
+#[inline(always)]
+fn rewrite_heads<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit) -> Option<()> {
     packet.write(0, transit.macs)?;
     let number = transit.protocol.number();
     let [a, b, c, d] = transit.addresses;

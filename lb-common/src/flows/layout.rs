@@ -57,6 +57,19 @@ pub struct TupleWords {
 }
 
 impl TupleWords {
+    /// Those of `tuple`.
+    #[inline(always)]
+    pub fn of<F: Family>(tuple: &FlowTuple<F>) -> Self {
+        let ([a, b], [c, d]) = (F::halves(tuple.source), F::halves(tuple.destination));
+        let addresses = if F::IS_V6 {
+            [a, b, c, d]
+        } else {
+            [a << 32 | c, 0, 0, 0]
+        };
+        let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
+        Self { addresses, ports }
+    }
+
     /// Source and destination address.
     #[inline(always)]
     pub fn ends<F: Family>(&self) -> [F::Address; 2] {
@@ -376,6 +389,7 @@ const fn outside_bits<F: Family>(entry: &FlowEntry<F>) -> u64 {
 const DIRECTION_ORIGINAL: u32 = 0;
 const PATH_BRIDGED: u32 = 1;
 const PATH_SENT_ON: u32 = 2;
+const PATH_OF_HOST: u32 = 3;
 
 const fn hook_number(hook: Hook) -> u8 {
     match hook {
@@ -396,15 +410,18 @@ const fn path_number(path: Path) -> u8 {
         Path::Routed => 0,
         Path::Bridged => 1,
         Path::SentOn => 2,
+        Path::OfHost => 3,
     }
 }
 
-/// A number that no path has is the kernel's to route.
+/// Of two bits, which have as many values as there are paths: so this is no branch, of which the kernel's
+/// verifier would follow each.
 #[inline(always)]
 const fn path_of_number(number: u32) -> Path {
-    match number {
+    match number & 3 {
         PATH_BRIDGED => Path::Bridged,
         PATH_SENT_ON => Path::SentOn,
+        PATH_OF_HOST => Path::OfHost,
         _ => Path::Routed,
     }
 }

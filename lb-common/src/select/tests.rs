@@ -19,6 +19,7 @@ use crate::family::{MappedAddress, V4};
 use crate::flow::Protocol;
 use crate::flows::memory::AtomicBuckets;
 use crate::maglev::{self, Cursor, Member};
+use crate::onward::Hop;
 use crate::table::backend::BackendFlags;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
@@ -203,6 +204,22 @@ impl<'a> Tables for &'a Fake {
     }
 
     fn source_address<F: Family>(&self) -> F::Address {
+        F::from_halves([0; 2])
+    }
+
+    fn is_of_host(&self) -> bool {
+        false
+    }
+
+    fn device(&self) -> u32 {
+        0
+    }
+
+    fn hop_of_host<F: Family>(&self, _tuple: &FlowTuple<F>) -> Hop {
+        Hop::NONE
+    }
+
+    fn source_of<F: Family>(&self, _device: u32) -> F::Address {
         F::from_halves([0; 2])
     }
 

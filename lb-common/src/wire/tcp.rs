@@ -4,6 +4,8 @@
 pub const MIN_HEADER_LENGTH: u32 = 20;
 /// Offset of the byte whose upper half is the header's length in words, from the header.
 pub const LENGTH_OFFSET: u32 = 12;
+/// Offset of the byte with the control bits.
+pub const FLAGS_OFFSET: u32 = 13;
 /// Offset of the checksum, from the header.
 pub const CHECKSUM_OFFSET: u32 = 16;
 

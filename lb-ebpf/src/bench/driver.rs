@@ -2,45 +2,35 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, ProgramArray};
-use aya_ebpf::programs::TcContext;
-use aya_ebpf::{EbpfContext as _, helpers::bpf_skb_store_bytes};
 use lb_common::course::{self, Course, HEADER};
-use lb_common::wire::ethernet;
 
-use crate::DROP;
+use crate::medium::Medium;
 
 /// The course that is being run.
 #[map]
 static COURSE: Array<Course> = Array::with_max_entries(1, 0);
-/// The program under test.
+/// The program under test, one for tc.
 #[map]
-static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The same, one for XDP: such an array holds programs of one kind.
+#[map]
+pub(crate) static FRAMES_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Makes the packet, and ends in the program under test.
 #[inline(always)]
-pub(crate) fn run(ctx: &TcContext) -> i32 {
+pub(crate) fn run<C: Medium>(ctx: &C, under_test: &ProgramArray) -> C::Action {
     let Some(course) = COURSE.get_ptr_mut(0) else {
-        return DROP;
+        return C::DROP;
     };
     // SAFETY: the map's only value; the bench writes it before a run, and runs one at a time.
     let course = unsafe { &mut *course };
     prepare(course);
-    // SAFETY: the helper checks the packet's length and reads as many bytes as the array has.
-    let stored = unsafe {
-        bpf_skb_store_bytes(
-            ctx.as_ptr().cast(),
-            ethernet::HEADER_LENGTH,
-            course.header.as_ptr().cast(),
-            HEADER as u32,
-            0,
-        )
-    };
-    if stored != 0 {
-        return DROP;
+    if !ctx.restore(&mut course.header) {
+        return C::DROP;
     }
     // SAFETY: nothing here has to be dropped; without a program in the map the call does nothing.
-    unsafe { UNDER_TEST.tail_call(ctx, 0) };
-    DROP
+    unsafe { under_test.tail_call(ctx, 0) };
+    C::DROP
 }
 
 /// Fills in the client whose turn it is.

@@ -3,7 +3,7 @@
 //! `bench_driver` gives each run of a test its own packet and tail-calls the program under test,
 //! which is ours or one of the others here: one that returns at once, one that only parses, and a
 //! minimal balancer without a table, with the kernel's LRU hash and with the kernel's hash; and those
-//! that only touch the memory of our flow table.
+//! that only touch the memory of our flow table. `bench_x_…` are the same for XDP.
 
 #![no_std]
 #![no_main]
@@ -14,6 +14,7 @@
 )]
 #![expect(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "helpers take i32 and u32 where Rust has usize and i64; every value here is small"
 )]
 #![expect(
@@ -38,29 +39,44 @@ mod atomic;
 mod bytes;
 mod driver;
 mod floor;
+#[expect(
+    dead_code,
+    reason = "the other object's, which sees frames in several buffers"
+)]
+#[path = "../frame.rs"]
+mod frame;
+mod medium;
 mod minimal;
+#[expect(
+    dead_code,
+    reason = "the other object's, which changes more than bytes"
+)]
 #[path = "../packet.rs"]
 mod packet;
+mod sender;
 mod shape;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::family::{Family, V4, V6};
+use lb_common::flow::FlowTuple;
+use lb_common::packet::PacketRead;
 use lb_common::parse::{parse, parse_link};
 
+use driver::{FRAMES_TEST, UNDER_TEST};
 use floor::Touch;
+use frame::XdpFrame;
+use medium::Medium;
 use minimal::{Forgetful, InHash, InLruHash};
 use packet::Skb;
 
-/// `TCX_NEXT`: what our programs end with, too.
-const NEXT: i32 = -1;
-/// `TCX_DROP`: a packet that no measurement expects, so the bench notices.
-const DROP: i32 = 2;
+const NEXT: i32 = TcContext::NEXT;
+const DROP: i32 = TcContext::DROP;
 
 /// Makes the next packet of the course and hands it to the program under test.
 #[classifier]
 fn bench_driver(ctx: TcContext) -> i32 {
-    driver::run(&ctx)
+    driver::run(&ctx, &UNDER_TEST)
 }
 
 /// Returns at once: what driver and test run cost.
@@ -82,34 +98,44 @@ fn bench_parse(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn parsed<F: Family>(packet: &Skb, l3: u32) -> i32 {
-    let mut parsed = parse::<F>(packet, l3).ok().and_then(|it| it.tuple());
+    let mut parsed = tuple::<F>(packet, l3);
     if parsed.is_none() && packet.pull() {
-        parsed = parse::<F>(packet, l3).ok().and_then(|it| it.tuple());
+        parsed = tuple::<F>(packet, l3);
     }
+    told::<TcContext, F>(parsed)
+}
+
+#[inline(always)]
+fn tuple<F: Family>(packet: &impl PacketRead, l3: u32) -> Option<FlowTuple<F>> {
+    parse::<F>(packet, l3).ok().and_then(|it| it.tuple())
+}
+
+#[inline(always)]
+fn told<C: Medium, F: Family>(parsed: Option<FlowTuple<F>>) -> C::Action {
     match parsed {
         // Never so; it keeps the compiler from leaving the parsing out.
-        Some(tuple) if tuple.source_port == tuple.destination_port => DROP,
-        Some(_) => NEXT,
-        None => DROP,
+        Some(tuple) if tuple.source_port == tuple.destination_port => C::DROP,
+        Some(_) => C::NEXT,
+        None => C::DROP,
     }
 }
 
 /// The minimal balancer that remembers nothing.
 #[classifier]
 fn bench_minimal(ctx: TcContext) -> i32 {
-    minimal::run::<Forgetful>(&ctx)
+    minimal::run::<Forgetful, _>(&ctx)
 }
 
 /// The minimal balancer that remembers flows in a `BPF_MAP_TYPE_LRU_HASH`.
 #[classifier]
 fn bench_lru(ctx: TcContext) -> i32 {
-    minimal::run::<InLruHash>(&ctx)
+    minimal::run::<InLruHash, _>(&ctx)
 }
 
 /// The minimal balancer that remembers flows in a `BPF_MAP_TYPE_HASH`.
 #[classifier]
 fn bench_hash(ctx: TcContext) -> i32 {
-    minimal::run::<InHash>(&ctx)
+    minimal::run::<InHash, _>(&ctx)
 }
 
 /// Reads one line of our table.
@@ -128,6 +154,53 @@ fn bench_floor_two(ctx: TcContext) -> i32 {
 #[classifier]
 fn bench_floor_insert(ctx: TcContext) -> i32 {
     floor::run(&ctx, Touch::Insertion)
+}
+
+/// The driver of those for XDP. `frags` as ours is: a program array holds no others beside it.
+#[xdp(frags)]
+fn bench_x_driver(ctx: XdpContext) -> u32 {
+    driver::run(&ctx, &FRAMES_TEST)
+}
+
+/// Returns at once.
+#[xdp(frags)]
+fn bench_x_empty(_: XdpContext) -> u32 {
+    XdpContext::NEXT
+}
+
+/// Parses, and no more.
+#[xdp(frags)]
+fn bench_x_parse(ctx: XdpContext) -> u32 {
+    let frame = XdpFrame::new(ctx.ctx);
+    match parse_link(&frame) {
+        Ok(link) if link.is_v6 => told::<XdpContext, V6>(tuple(&frame, link.l3)),
+        Ok(link) => told::<XdpContext, V4>(tuple(&frame, link.l3)),
+        Err(_) => XdpContext::DROP,
+    }
+}
+
+/// The minimal balancer that remembers nothing.
+#[xdp(frags)]
+fn bench_x_minimal(ctx: XdpContext) -> u32 {
+    minimal::run::<Forgetful, _>(&ctx)
+}
+
+/// The same, that sends what it has balanced.
+#[xdp(frags)]
+fn bench_x_sender(ctx: XdpContext) -> u32 {
+    sender::run(&ctx)
+}
+
+/// The minimal balancer that remembers flows in a `BPF_MAP_TYPE_LRU_HASH`.
+#[xdp(frags)]
+fn bench_x_lru(ctx: XdpContext) -> u32 {
+    minimal::run::<InLruHash, _>(&ctx)
+}
+
+/// The minimal balancer that remembers flows in a `BPF_MAP_TYPE_HASH`.
+#[xdp(frags)]
+fn bench_x_hash(ctx: XdpContext) -> u32 {
+    minimal::run::<InHash, _>(&ctx)
 }
 
 /// The kernel lets only GPL-compatible programs call the helpers that programs here call.

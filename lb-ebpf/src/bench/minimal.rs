@@ -7,17 +7,14 @@
 //!              └► frontend's hash ─► slot ─► backend ─► remember both directions ─► rewrite
 //! ```
 
-use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use aya_ebpf::programs::TcContext;
 use lb_common::checksum::{Sum, update};
 use lb_common::hash;
 
 use crate::bytes::{load, store};
-use crate::packet::Skb;
+use crate::medium::{Change, Medium};
 use crate::shape::{self, Flow, Offsets};
-use crate::{DROP, NEXT};
 
 /// Who is dialled, or who answers.
 #[derive(Clone, Copy)]
@@ -211,31 +208,26 @@ impl Memory for InHash {
     }
 }
 
-/// `BPF_F_PSEUDO_HDR`.
-const PSEUDO_HEADER: u64 = 1 << 4;
-/// `BPF_F_MARK_MANGLED_0`.
-const MANGLED_0: u64 = 1 << 5;
-
 /// Balances one packet.
 #[inline(always)]
-pub(crate) fn run<M: Memory>(ctx: &TcContext) -> i32 {
+pub(crate) fn run<M: Memory, C: Medium>(ctx: &C) -> C::Action {
     if let Some((start, flow)) = shape::read::<1>(ctx) {
-        return balance::<M, 1>(ctx, start, &flow);
+        return balance::<M, C, 1>(ctx, start, &flow);
     }
     match shape::read::<4>(ctx) {
-        Some((start, flow)) => balance::<M, 4>(ctx, start, &flow),
-        None => NEXT,
+        Some((start, flow)) => balance::<M, C, 4>(ctx, start, &flow),
+        None => C::NEXT,
     }
 }
 
 #[inline(always)]
-fn balance<M: Memory, const N: usize>(ctx: &TcContext, start: usize, flow: &Flow<N>) -> i32
+fn balance<M: Memory, C: Medium, const N: usize>(ctx: &C, start: usize, flow: &Flow<N>) -> C::Action
 where
     Maps: Version<N>,
 {
     match M::recall(flow).or_else(|| choose::<M, N>(flow)) {
-        Some(target) => rewrite(&Skb::new(ctx.skb.skb), start, flow, &target),
-        None => NEXT,
+        Some(target) => rewrite(ctx, start, flow, &target),
+        None => C::NEXT,
     }
 }
 
@@ -284,7 +276,12 @@ where
 
 /// Writes address, port and checksums.
 #[inline(always)]
-fn rewrite<const N: usize>(packet: &Skb, start: usize, flow: &Flow<N>, target: &Target<N>) -> i32 {
+fn rewrite<C: Medium, const N: usize>(
+    ctx: &C,
+    start: usize,
+    flow: &Flow<N>,
+    target: &Target<N>,
+) -> C::Action {
     let (old_address, old_port, address_at, port_at) = if target.is_reply() {
         let (address_at, port_at) = (Offsets::<N>::SOURCE, Offsets::<N>::PORTS);
         (&flow.source, flow.ports & 0xffff, address_at, port_at)
@@ -307,19 +304,14 @@ fn rewrite<const N: usize>(packet: &Skb, start: usize, flow: &Flow<N>, target: &
         store::<2>(start + offset, u32::from(checksum));
     }
     store::<2>(start + port_at, u32::from(new_port));
-    let (offset, rule) = if flow.protocol == 6 {
-        (Offsets::<N>::PORTS + 16, 0)
-    } else {
-        (Offsets::<N>::PORTS + 6, MANGLED_0)
-    };
-    let fixes = [(address_change, rule | PSEUDO_HEADER), (port_change, rule)];
-    for (change, flags) in fixes {
-        let delta = u64::from(change.in_memory_order());
-        // SAFETY: the helper checks the offset; no packet pointer is held across it.
-        let fixed = unsafe { bpf_l4_csum_replace(packet.skb(), offset as u32, 0, delta, flags) };
-        if fixed != 0 {
-            return DROP;
-        }
-    }
-    NEXT
+    let is_udp = flow.protocol != 6;
+    let checksum = if is_udp { 6 } else { 16 };
+    let is_fixed = ctx.fix(Change {
+        offset: Offsets::<N>::PORTS + checksum,
+        is_udp,
+        is_v6: Offsets::<N>::IS_V6,
+        address: address_change,
+        port: port_change,
+    });
+    if is_fixed { C::NEXT } else { C::DROP }
 }

@@ -1,10 +1,10 @@
 //! A packet of either family as the programs here see it: no options, no extension headers, and its
 //! addresses as they lie in memory. `N` is how many words an address has.
 
-use aya_ebpf::programs::TcContext;
 use lb_common::hash;
 
 use crate::bytes::load;
+use crate::medium::Medium;
 
 /// A flow as one direction of it sees it: 16 bytes, or 40 of IPv6, as others have it.
 #[derive(Clone, Copy)]
@@ -36,7 +36,8 @@ impl<const N: usize> Flow<N> {
 pub(crate) struct Offsets<const N: usize>;
 
 impl<const N: usize> Offsets<N> {
-    const IS_V6: bool = N == 4;
+    /// Whether they are those of IPv6.
+    pub(crate) const IS_V6: bool = N == 4;
     /// As in the packet.
     const ETHER_TYPE: u16 = if Self::IS_V6 { 0x86dd } else { 0x0800 };
     const PROTOCOL: usize = if Self::IS_V6 { 20 } else { 23 };
@@ -44,6 +45,8 @@ impl<const N: usize> Offsets<N> {
     pub(crate) const IP_CHECKSUM: Option<usize> = if Self::IS_V6 { None } else { Some(24) };
     pub(crate) const SOURCE: usize = if Self::IS_V6 { 22 } else { 26 };
     pub(crate) const DESTINATION: usize = if Self::IS_V6 { 38 } else { 30 };
+    /// Of the two bytes that TTL or hop limit is one of.
+    pub(crate) const TTL: usize = if Self::IS_V6 { 20 } else { 22 };
     pub(crate) const PORTS: usize = if Self::IS_V6 { 54 } else { 34 };
     /// Bytes that are looked at or changed: as far as a TCP header goes.
     const LENGTH: usize = Self::PORTS + 20;
@@ -54,9 +57,9 @@ const VERSION: usize = 14;
 
 /// The flow of a TCP or UDP packet, and where the packet begins.
 #[inline(always)]
-pub(crate) fn read<const N: usize>(ctx: &TcContext) -> Option<(usize, Flow<N>)> {
-    let start = ctx.data();
-    if start + Offsets::<N>::LENGTH > ctx.data_end() {
+pub(crate) fn read<const N: usize>(ctx: &impl Medium) -> Option<(usize, Flow<N>)> {
+    let start = ctx.start();
+    if start + Offsets::<N>::LENGTH > ctx.end() {
         return None;
     }
     let ether_type = Offsets::<N>::ETHER_TYPE.to_be();

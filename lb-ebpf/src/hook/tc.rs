@@ -13,12 +13,13 @@ use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite, RewriteError};
 use lb_common::room::Room;
+use lb_common::table::device::Role;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
 use crate::packet::Skb;
 use crate::tables::KernelTables;
-use crate::{clock, forward, maps, onward, refuse};
+use crate::{clock, forward, host, maps, onward, refuse};
 
 /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program on the hook decides.
 pub(crate) const NEXT: i32 = -1;
@@ -54,11 +55,16 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
         }
     };
     count(reason, bytes);
-    let goes_on = S::HOOK == Hook::Ingress && action == NEXT;
-    if goes_on && matches!(path, Path::SentOn) {
-        return onward::send(skb);
+    if action != NEXT {
+        return action;
     }
-    action
+    match (S::ROLE, S::HOOK) {
+        (_, Hook::Ingress) if matches!(path, Path::SentOn | Path::OfHost) => {
+            onward::send(skb, path)
+        }
+        (Role::Uplink, Hook::Egress) if matches!(path, Path::OfHost) => host::send(skb),
+        _ => NEXT,
+    }
 }
 
 /// [`glance`], with the stack to itself.
@@ -106,8 +112,8 @@ fn family<F: Family, S: Side>(
     let (action, reason) = match verdict.action {
         Action::Pass => (NEXT, verdict.reason),
         Action::Drop => (DROP, verdict.reason),
-        Action::Refuse => refuse::refuse(skb, packet, verdict.reason),
-        Action::Echo => refuse::echo(skb, packet),
+        Action::Refuse => refuse::refuse(skb, packet, S::HOOK, verdict.reason),
+        Action::Echo => refuse::echo(skb, packet, S::HOOK),
         Action::Translate => done(translate(skb, packet, workspace, verdict.path), verdict),
         Action::TranslateError => done(translate_error(skb, packet, workspace), verdict),
     };

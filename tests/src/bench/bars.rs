@@ -29,6 +29,8 @@ pub(super) const UDP_REDIRECT: Bar = Bar::AtLeast(1.15);
 pub(super) const UDP_REDIRECT_BESIDE_DIRECT: Bar = Bar::AtLeast(1.0);
 /// The same by a node port to another node, to nftables.
 pub(super) const NODE_PORT_REDIRECT: Bar = Bar::AtLeast(1.15);
+/// The same by XDP, where wires carry whole frames.
+pub(super) const NODE_PORT_XDP: Bar = Bar::AtLeast(1.15);
 /// Bulk TCP, to direct.
 pub(super) const BULK: Bar = Bar::AtLeast(0.98);
 /// From an event to the maps, the middle change, in milliseconds.
@@ -224,7 +226,9 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         )
         .explained("One known flow"),
     Requirement::new("established, one flow, IPv4", "XDP", Limit::Ratio(ONE_FLOW))
-        .than("the minimal balancer without a table", "minimal, no table"),
+        .than("the minimal balancer without a table", "minimal, no table")
+        .rows("datapath", &["established, one flow, IPv4"], COST)
+        .explained("XDP"),
     Requirement::new(
         "established, 64 k flows, IPv4",
         "tc",
@@ -264,6 +268,10 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
             &["established", "every packet a new flow", "SYN flood"],
             COST,
         )
+        .explained("IPv6"),
+    Requirement::new("IPv6", "XDP", Limit::Ratio(VERSIONS))
+        .than("IPv4", "the same, IPv4")
+        .rows("datapath", &["established"], COST)
         .explained("IPv6"),
     Requirement::new(
         "a packet of no service, 1 to 50 000 services",
@@ -340,9 +348,15 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement::new(
         "NodePort to a remote backend, packets a second",
         "XDP",
-        Limit::Ratio(Bar::AtLeast(1.15)),
+        Limit::Ratio(NODE_PORT_XDP),
     )
-    .than("nftables", "nftables"),
+    .than("nftables", "nftables")
+    .rows(
+        "net",
+        &["node port by frames, remote backend"],
+        "UDP packets",
+    )
+    .explained("Packets a second by XDP"),
     Requirement::new(
         "one endpoint change, 10 000 services, event received to maps written, p50",
         "agent",
@@ -430,68 +444,4 @@ impl Requirement {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(ratios: &[f64]) -> Kept {
-        let row = |ratio: &f64| Row {
-            group: "net".into(),
-            case: "10 services".into(),
-            contender: "steerage, tc".into(),
-            metric: "connect, p50".into(),
-            baseline: Some("direct".into()),
-            ratio: Some(*ratio),
-            ..Row::default()
-        };
-        Kept {
-            rows: ratios.iter().map(row).collect(),
-            ..Kept::default()
-        }
-    }
-
-    fn connect(path: &str) -> &'static Requirement {
-        let is_it = |it: &&Requirement| it.what.starts_with("connect through") && it.path == path;
-        REQUIREMENTS.iter().find(is_it).unwrap()
-    }
-
-    #[test]
-    fn a_requirement_stands_as_its_worst_row_does() {
-        let tc = connect("tc");
-        assert!(matches!(
-            tc.standing(&run(&[1.0, 1.1])),
-            Standing::Met { .. }
-        ));
-        let Standing::Missed {
-            farthest,
-            by,
-            missed,
-            of,
-        } = tc.standing(&run(&[1.0, 1.21, 1.2]))
-        else {
-            panic!("1.21 is more than 1.1");
-        };
-        assert_eq!((missed, of), (2, 3));
-        assert_eq!(farthest.ratio.map(|it| it > 1.205), Some(true));
-        assert!((by - 0.1).abs() < 0.001);
-    }
-
-    #[test]
-    fn a_requirement_is_judged_by_rows_of_its_own_path_alone() {
-        let mut kept = run(&[1.0]);
-        for contender in ["steerage, redirect", "nftables"] {
-            kept.rows.push(Row {
-                contender: contender.into(),
-                ratio: Some(1.5),
-                ..kept.rows[0].clone()
-            });
-        }
-        let standing = connect("tc").standing(&kept);
-        assert!(matches!(standing, Standing::Met { .. }), "{standing:?}");
-    }
-
-    #[test]
-    fn what_waits_for_a_path_is_not_taken_for_met() {
-        assert_eq!(connect("socket").standing(&run(&[1.0])), Standing::NoPath);
-        assert_eq!(connect("tc").standing(&run(&[])), Standing::NotMeasured);
-    }
-}
+mod tests;

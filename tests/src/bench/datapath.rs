@@ -4,13 +4,18 @@
 //! Every run of a test gets a packet of its own: a driver program puts the headers back, gives them
 //! the next client and tail-calls the program under test. What driver and test run cost is what the
 //! empty program costs on the same packets in the same round; all figures are over that. Times are
-//! those of the measuring thread, which stays on one processor.
+//! those of the measuring thread, which stays on one processor. XDP has a driver, an empty program and
+//! rivals of its own.
 
 use std::thread;
 
 use anyhow::{Result, ensure};
+use aya::programs::ProgramInfo;
 use lb_agent::{
-    dataplane::{layout::Table, load::PROGRAMS},
+    dataplane::{
+        layout::Table,
+        load::{PROGRAMS, UPLINK_XDP},
+    },
     settings::Sizes,
 };
 
@@ -18,11 +23,13 @@ use super::{
     Options, bars,
     ground::{Extent, Ground},
     report::{Figure, Report, middle},
-    rig::{self, Baseline, Rig},
+    rig::{self, Baseline, Layer, Rig},
+    uplink,
 };
-use crate::scenario::to_f64;
+use crate::{ns::Namespace, scenario::to_f64};
 
 mod cases;
+mod frames;
 mod track;
 
 use self::track::{COST, Track};
@@ -70,8 +77,18 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         flat(services, [&alone, &among], track.report);
         Ok(())
     })?;
-    report.say("  not yet: XDP (what is run here are programs for tc)");
-    Ok(())
+    let framed = Extent {
+        services: 1,
+        buckets,
+    };
+    let devices = uplink::make()?;
+    let ground = Ground::prepare(framed, frames::SETTINGS)?;
+    measured(options, ground, Some(&devices), report, |track| {
+        let attached = track.ground.use_devices()?;
+        frames::all(track)?;
+        drop(attached);
+        Ok(())
+    })
 }
 
 /// Measures on a ground of its own, on one processor.
@@ -81,24 +98,38 @@ fn on_ground<T: Send>(
     report: &mut Report,
     measure: impl FnOnce(&mut Track<'_>) -> Result<T> + Send,
 ) -> Result<T> {
+    measured(options, Ground::prepare(extent, "")?, None, report, measure)
+}
+
+/// The same on this one, in a namespace if one is given.
+fn measured<T: Send>(
+    options: &Options,
+    mut ground: Ground,
+    inside: Option<&Namespace>,
+    report: &mut Report,
+    measure: impl FnOnce(&mut Track<'_>) -> Result<T> + Send,
+) -> Result<T> {
     let (scale, rounds) = if options.is_smoke { (100, 3) } else { (1, 11) };
-    let mut ground = Ground::prepare(extent)?;
-    let result = thread::scope(|scope| {
-        let measuring = scope.spawn(|| {
-            rig::pin()?;
-            let mut rig = Rig::load(&ground)?;
-            measure(&mut Track {
-                ground: &mut ground,
-                rig: &mut rig,
-                report,
-                scale,
-                rounds,
-            })
-        });
-        measuring
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+    let action = || {
+        rig::pin()?;
+        let mut rig = Rig::load(&ground)?;
+        measure(&mut Track {
+            ground: &mut ground,
+            rig: &mut rig,
+            report,
+            scale,
+            rounds,
+        })
+    };
+    let result = match inside {
+        Some(namespace) => namespace.run(action)?,
+        None => thread::scope(|scope| {
+            let measuring = scope.spawn(action);
+            measuring
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?,
+    };
     ground.finish()?;
     Ok(result)
 }
@@ -111,23 +142,31 @@ fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], report: &mut Report) {
     report.add(&case, figure.of("all of steerage"), &[sum(among)]);
 }
 
+/// What the verifier made of one of our programs.
+fn program(name: &str, info: &ProgramInfo, report: &mut Report) {
+    let verified = info.verified_instruction_count().unwrap_or(0);
+    let figure = Figure::new("instructions the verifier looked at", "");
+    report.add(name, figure.at_most(bars::VERIFIER), &[f64::from(verified)]);
+    let figure = Figure::new("native code", "B");
+    report.add(name, figure, &[f64::from(info.size_jitted())]);
+}
+
 /// What the verifier made of our programs, and what their tables take.
 fn programs(ground: &mut Ground, report: &mut Report) -> Result<()> {
     let figure = Figure::new("all programs loaded and verified", "s").at_most(bars::LOAD);
     report.add("load", figure, &[ground.load_time.as_secs_f64()]);
     for name in PROGRAMS {
         let info = ground.program(name)?.info()?;
-        let verified = info.verified_instruction_count().unwrap_or(0);
-        let figure = Figure::new("instructions the verifier looked at", "");
-        report.add(name, figure.at_most(bars::VERIFIER), &[f64::from(verified)]);
-        let figure = Figure::new("native code", "B");
-        report.add(name, figure, &[f64::from(info.size_jitted())]);
+        program(name, &info, report);
     }
+    program(UPLINK_XDP, &ground.frame_program()?.info()?, report);
     let mut rig = Rig::load(ground)?;
-    for baseline in Baseline::ALL {
-        let info = rig.baseline(baseline)?.info()?;
+    let packets = Baseline::ALL.map(|it| (it, Layer::Packets, "baselines"));
+    let frames = Baseline::FRAMES.map(|it| (it, Layer::Frames, "baselines for XDP"));
+    for (baseline, layer, case) in packets.into_iter().chain(frames) {
+        let info = rig.info(baseline, layer)?;
         let figure = Figure::new("native code", "B").of(baseline.name());
-        report.add("baselines", figure, &[f64::from(info.size_jitted())]);
+        report.add(case, figure, &[f64::from(info.size_jitted())]);
     }
     // Two slots a flow, of eight in a bucket, filled to 70 %.
     let flows = to_f64(ground.extent.buckets.into()) * 8.0 / 2.0 * 0.7;

@@ -3,12 +3,13 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd as _, OwnedFd},
     sync::atomic::Ordering,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{ProgramFd, SchedClassifier};
+use aya::programs::{SchedClassifier, Xdp};
 use lb_agent::{
     dataplane::{
         bpf::Wire,
@@ -16,19 +17,26 @@ use lb_agent::{
         counters,
         flows::FlowTables,
         layout::Table,
-        load::{Loaded, Variant},
+        load::{Loaded, UPLINK_XDP, Variant, WORKLOAD_EGRESS, WORKLOAD_INGRESS},
         mmap::Access,
+        syscall,
         tables::{self, WordTable},
+        xdp::XdpMode,
     },
     settings::Sizes,
 };
-use lb_common::{table::device::DeviceRecord, verdict::Reason};
+use lb_common::{
+    course::MACS,
+    table::device::{DeviceRecord, Takes},
+    verdict::Reason,
+};
 use tempfile::TempDir;
 
 use super::{
     manifests::{Format, Manifests},
     node::Node,
-    services, sizes,
+    rig::{Layer, Runnable},
+    services, sizes, uplink,
 };
 use crate::clock;
 
@@ -55,14 +63,16 @@ pub(super) struct Ground {
     loaded: Loaded,
     /// What it was made with.
     pub(super) extent: Extent,
+    /// Whether packets are seen at the devices of [`uplink`], not at the loopback device.
+    has_devices: bool,
     _directory: TempDir,
     /// From the object's bytes to programs that can be attached; the tables were there.
     pub(super) load_time: Duration,
 }
 
 impl Ground {
-    /// Has an agent fill the tables.
-    pub(super) fn prepare(extent: Extent) -> Result<Self> {
+    /// Has an agent fill the tables that is set so besides: whole lines of its settings.
+    pub(super) fn prepare(extent: Extent, settings: &str) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for manifests")?;
         let manifests = Manifests::write(directory.path(), Format::Json, extent.services)?;
         services::write(&manifests.directory)?;
@@ -71,7 +81,7 @@ impl Ground {
             flow_buckets_v6: extent.buckets,
             ..sizes::for_services(extent.services)
         };
-        let config = sizes::write(directory.path(), &sizes, "")?;
+        let config = sizes::write(directory.path(), &sizes, settings)?;
         let mut node = Node::new(directory.path(), Some(config))?;
         node.start(&manifests.directory)?;
         node.stop()?;
@@ -86,6 +96,7 @@ impl Ground {
             node,
             loaded,
             extent,
+            has_devices: false,
             _directory: directory,
             load_time,
         })
@@ -96,9 +107,66 @@ impl Ground {
         Ok(self.loaded.program(name)?)
     }
 
-    /// What the driver calls.
-    pub(super) fn descriptor(&mut self, name: &'static str) -> Result<ProgramFd> {
-        Ok(self.program(name)?.fd()?.try_clone()?)
+    /// The same, to be run.
+    pub(super) fn runnable(&mut self, name: &'static str) -> Result<Runnable> {
+        let fd = self.program(name)?.fd()?.try_clone()?;
+        let device = match name {
+            WORKLOAD_INGRESS | WORKLOAD_EGRESS => uplink::POD,
+            _ => uplink::UPLINK,
+        };
+        Ok(Runnable {
+            fd,
+            layer: Layer::Packets,
+            device: self.has_devices.then_some(device),
+        })
+    }
+
+    /// Our program for XDP.
+    pub(super) fn frame_program(&mut self) -> Result<&mut Xdp> {
+        self.loaded.frame_program(XdpMode::Native)?;
+        let program = self.loaded.ebpf().program_mut(UPLINK_XDP);
+        Ok(program
+            .context("the object has a program for XDP")?
+            .try_into()?)
+    }
+
+    /// The same, to be run.
+    pub(super) fn frames_runnable(&mut self) -> Result<Runnable> {
+        let fd = self.frame_program()?.fd()?.try_clone()?;
+        Ok(Runnable {
+            fd,
+            layer: Layer::Frames,
+            device: self.uplink(),
+        })
+    }
+
+    /// Has packets come and go by the devices of [`uplink`], in whose namespace the caller is, from now on.
+    /// All of them send what is sent on. XDP is attached to the uplink for as long as what is given lives:
+    /// frames are made in the name of a device only if it has a program.
+    pub(super) fn use_devices(&mut self) -> Result<OwnedFd> {
+        let [a, b, c, d, e, f, ..] = MACS;
+        let mut devices = tables::devices(&self.node.paths(), Access::ReadWrite)?;
+        let (v4, v6) = OWN;
+        for (index, record) in [
+            (
+                uplink::UPLINK,
+                DeviceRecord::uplink(uplink::UPLINK, v4.octets(), v6.octets()),
+            ),
+            (uplink::POD, DeviceRecord::workload(uplink::POD, 0)),
+        ] {
+            let record = record.opened(index, true);
+            let record = record.with_frames(index, [a, b, c, d, e, f], Takes::Frames, false);
+            devices.insert(index, Wire(record), 0)?;
+        }
+        self.has_devices = true;
+        let program = self.frame_program()?.fd()?.as_fd();
+        syscall::attach_xdp(program, uplink::UPLINK, XdpMode::Native)
+            .context("attach XDP to the uplink")
+    }
+
+    /// The device that packets come by from outside, where it is not the loopback device.
+    pub(super) fn uplink(&self) -> Option<u32> {
+        self.has_devices.then_some(uplink::UPLINK)
     }
 
     /// Packets that ended for `reason`, so far.

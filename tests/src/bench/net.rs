@@ -24,7 +24,7 @@ mod way;
 use self::{
     client::{Effort, Figures},
     ours::Bars,
-    site::{Contender, Site},
+    site::{Contender, Site, Wires},
     way::Way,
 };
 
@@ -54,23 +54,24 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         &[1, 1_000, 10_000, 50_000]
     };
     for &services in sizes {
-        size(options, services, report)?;
+        size(options, (services, Wires::Packets), report)?;
     }
-    report.say("  not yet: socket hooks (they do not exist yet), XDP (the wires carry packets, not frames)");
+    let framed: &[u32] = if options.is_smoke { &[1] } else { &[1, 10_000] };
+    for &services in framed {
+        size(options, (services, Wires::Frames), report)?;
+    }
+    report.say("  not yet: socket hooks (they do not exist yet)");
     Ok(())
 }
 
 /// One size of the cluster: rules are loaded once, and all ways go through them.
-fn size(options: &Options, services: u32, report: &mut Report) -> Result<()> {
+fn size(options: &Options, (services, wires): (u32, Wires), report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir().context("make a directory for manifests")?;
-    let ways: Vec<Way> = Way::ALL
-        .into_iter()
-        .filter(|way| way.is_measured(services))
-        .collect();
+    let ways = wires.ways(services);
     let mut sites = Vec::new();
-    for contender in Contender::all(services) {
+    for contender in Contender::all(services, wires) {
         let began = clock::now();
-        let site = Site::build(contender, services, directory.path())
+        let site = Site::build(contender, (services, wires), directory.path())
             .with_context(|| format!("the site of {}", contender.name()))?;
         for way in ways.iter().filter(|way| way.is_of(contender)) {
             client::await_answer(&site, *way)?;
@@ -175,6 +176,7 @@ const MEASURES: [Measure; 8] = [
         is_of_datagrams: true,
         bars: |way, bars| match way {
             Way::NodePort => [None, bars.node_port],
+            Way::Framed => [None, bars.node_port_by_frames],
             _ => [bars.datagrams_beside_direct, bars.datagrams],
         },
     },
@@ -225,7 +227,10 @@ impl Measure {
                     report.add_pairs(&case, figure, &samples, beside_direct);
                 }
                 Contender::Ours(path) => {
-                    let [direct, nftables] = (self.bars)(way, &path.bars);
+                    // Of other wires one thing alone is asked.
+                    let is_asked = way != Way::Framed || self.is_of_datagrams;
+                    let bars = is_asked.then(|| (self.bars)(way, &path.bars));
+                    let [direct, nftables] = bars.unwrap_or([None, None]);
                     let figures = [(direct, beside_direct), (nftables, beside_nftables)];
                     for (bar, baseline) in figures {
                         report.add_pairs(&case, figure.with_bar(bar), &samples, baseline);

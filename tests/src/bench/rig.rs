@@ -6,14 +6,14 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray},
-    programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{ProgramFd, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_agent::dataplane::{bpf::Wire, layout::Table};
-use lb_common::course::Course;
+use lb_common::course::{Course, MACS};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -47,6 +47,8 @@ pub(super) enum Baseline {
     Parse,
     /// Balances without remembering.
     Minimal,
+    /// The same, and sends the frame as routing tables say; for XDP alone.
+    Sender,
     /// Remembers in the kernel's LRU hash.
     Lru,
     /// Remembers in the kernel's hash.
@@ -60,7 +62,7 @@ pub(super) enum Baseline {
 }
 
 impl Baseline {
-    /// All of them, cheapest first, and the floors.
+    /// All of them for tc, cheapest first, and the floors.
     pub(super) const ALL: [Self; 8] = [
         Self::Empty,
         Self::Parse,
@@ -74,12 +76,23 @@ impl Baseline {
     /// Those that balance.
     pub(super) const BALANCERS: [Self; 3] = [Self::Minimal, Self::Lru, Self::Hash];
 
+    /// All of them for XDP.
+    pub(super) const FRAMES: [Self; 6] = [
+        Self::Empty,
+        Self::Parse,
+        Self::Minimal,
+        Self::Sender,
+        Self::Lru,
+        Self::Hash,
+    ];
+
     /// How reports call it.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty program",
             Self::Parse => "parse only",
             Self::Minimal => "minimal, no table",
+            Self::Sender => "minimal, no table, sends",
             Self::Lru => "minimal, LRU hash",
             Self::Hash => "minimal, hash",
             Self::FloorOne => "floor, one line",
@@ -89,18 +102,65 @@ impl Baseline {
     }
 
     /// Its name in the object.
-    const fn program(self) -> &'static str {
-        match self {
-            Self::Empty => "bench_empty",
-            Self::Parse => "bench_parse",
-            Self::Minimal => "bench_minimal",
-            Self::Lru => "bench_lru",
-            Self::Hash => "bench_hash",
-            Self::FloorOne => "bench_floor_one",
-            Self::FloorTwo => "bench_floor_two",
-            Self::FloorInsertion => "bench_floor_insert",
+    fn program(self, layer: Layer) -> Result<&'static str> {
+        Ok(match (layer, self) {
+            (Layer::Packets, Self::Empty) => "bench_empty",
+            (Layer::Packets, Self::Parse) => "bench_parse",
+            (Layer::Packets, Self::Minimal) => "bench_minimal",
+            (Layer::Packets, Self::Lru) => "bench_lru",
+            (Layer::Packets, Self::Hash) => "bench_hash",
+            (Layer::Packets, Self::FloorOne) => "bench_floor_one",
+            (Layer::Packets, Self::FloorTwo) => "bench_floor_two",
+            (Layer::Packets, Self::FloorInsertion) => "bench_floor_insert",
+            (Layer::Frames, Self::Empty) => "bench_x_empty",
+            (Layer::Frames, Self::Parse) => "bench_x_parse",
+            (Layer::Frames, Self::Minimal) => "bench_x_minimal",
+            (Layer::Frames, Self::Sender) => "bench_x_sender",
+            (Layer::Frames, Self::Lru) => "bench_x_lru",
+            (Layer::Frames, Self::Hash) => "bench_x_hash",
+            _ => bail!("there is no {self:?} for {layer:?}"),
+        })
+    }
+}
+
+/// What a program is run on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Layer {
+    /// Packets of the host: it is one for tc.
+    Packets,
+    /// Frames of a driver: it is one for XDP.
+    Frames,
+}
+
+/// How programs end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// The packet goes on, as far as the program is concerned.
+    Next,
+    /// A device has it to send.
+    Sent,
+}
+
+impl End {
+    const fn of(layer: Layer, returned: u32) -> Option<Self> {
+        match (layer, returned.cast_signed()) {
+            // `TCX_NEXT` and `XDP_PASS`.
+            (Layer::Packets, -1) | (Layer::Frames, 2) => Some(Self::Next),
+            // `TCX_REDIRECT` and `XDP_REDIRECT`.
+            (Layer::Packets, 7) | (Layer::Frames, 4) => Some(Self::Sent),
+            _ => None,
         }
     }
+}
+
+/// A program that can be run, and what on.
+pub(super) struct Runnable {
+    /// What the driver calls.
+    pub(super) fd: ProgramFd,
+    /// What on.
+    pub(super) layer: Layer,
+    /// Interface index of the device that packets come by or go to, if not the loopback device's.
+    pub(super) device: Option<u32>,
 }
 
 /// What a run came to.
@@ -110,6 +170,8 @@ pub(super) struct Run {
     pub(super) nanoseconds: f64,
     /// The last packet as it came out.
     pub(super) frame: Vec<u8>,
+    /// How the program ended with it.
+    pub(super) end: End,
 }
 
 /// The loaded object.
@@ -117,6 +179,8 @@ pub(super) struct Rig {
     object: Ebpf,
     course: Array<MapData, Wire<Course>>,
     under_test: ProgramArray<MapData>,
+    frames_test: ProgramArray<MapData>,
+    device: Option<u32>,
     misses: PerCpuArray<MapData, u64>,
     swept: Vec<u8>,
 }
@@ -135,16 +199,21 @@ impl Rig {
             loader.map_max_entries(name, ground.extent.buckets * HASHED_FOR_A_BUCKET);
         }
         let mut object = loader.load(&bytes).context("load the bench's object")?;
-        let programs = Baseline::ALL.map(Baseline::program);
-        for name in programs.into_iter().chain(["bench_driver"]) {
-            let program = classifier(&mut object, name)?;
-            program.load().with_context(|| format!("load {name}"))?;
+        for (name, program) in object.programs_mut() {
+            let loaded = if name.starts_with("bench_x_") {
+                <&mut Xdp>::try_from(program)?.load()
+            } else {
+                <&mut SchedClassifier>::try_from(program)?.load()
+            };
+            loaded.with_context(|| format!("load {name}"))?;
         }
         let mut map =
             |name: &'static str| object.take_map(name).with_context(|| format!("no {name}"));
         let mut rig = Self {
             course: map("COURSE")?.try_into()?,
             under_test: map("UNDER_TEST")?.try_into()?,
+            frames_test: map("FRAMES_TEST")?.try_into()?,
+            device: ground.uplink(),
             misses: map("BENCH_MISSES")?.try_into()?,
             swept: vec![0; SWEPT],
             object,
@@ -191,8 +260,26 @@ impl Rig {
     }
 
     /// One of the baselines.
-    pub(super) fn baseline(&mut self, baseline: Baseline) -> Result<&mut SchedClassifier> {
-        classifier(&mut self.object, baseline.program())
+    pub(super) fn baseline(&mut self, baseline: Baseline, layer: Layer) -> Result<Runnable> {
+        let name = baseline.program(layer)?;
+        let fd = match layer {
+            Layer::Packets => classifier(&mut self.object, name)?.fd()?.try_clone()?,
+            Layer::Frames => frame_program(&mut self.object, name)?.fd()?.try_clone()?,
+        };
+        Ok(Runnable {
+            fd,
+            layer,
+            device: self.device,
+        })
+    }
+
+    /// What the kernel says of it.
+    pub(super) fn info(&mut self, baseline: Baseline, layer: Layer) -> Result<ProgramInfo> {
+        let name = baseline.program(layer)?;
+        Ok(match layer {
+            Layer::Packets => classifier(&mut self.object, name)?.info()?,
+            Layer::Frames => frame_program(&mut self.object, name)?.info()?,
+        })
     }
 
     /// Flows that the minimal balancers did not know, so far.
@@ -206,36 +293,60 @@ impl Rig {
         self.swept.fill(next);
     }
 
-    /// Has `program` handle `count` packets of the course.
-    pub(super) fn run(&mut self, program: &ProgramFd, course: &Course, count: u32) -> Result<Run> {
+    /// Has `program` handle `count` packets of the course, none of which it keeps.
+    pub(super) fn run(&mut self, program: &Runnable, course: &Course, count: u32) -> Result<Run> {
         self.course.set(0, Wire(*course), 0)?;
-        self.under_test.set(0, program, 0)?;
-        let frame = [
-            &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..],
-            ether_type(course),
-        ]
-        .concat();
-        let frame = [&frame[..], &course.header].concat();
+        let frame = [&MACS[..], ether_type(course), &course.header].concat();
+        let context = match (program.layer, program.device) {
+            (_, None) => None,
+            (Layer::Packets, Some(device)) => Some(packet_context(device)),
+            (Layer::Frames, Some(device)) => Some(frame_context(device, frame.len())?),
+        };
         let mut out = vec![0; FRAME_ROOM];
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame);
         options.data_out = Some(&mut out);
+        options.ctx_in = context.as_deref();
         options.repeat = count;
-        let driver = classifier(&mut self.object, "bench_driver")?;
-        let before = thread_time();
-        let result = driver.test_run(options)?;
-        let nanoseconds = (thread_time() - before) / f64::from(count);
-        ensure!(
-            result.return_value.cast_signed() == -1,
-            "a program returned {}",
-            result.return_value.cast_signed()
-        );
+        let (result, time) = match program.layer {
+            Layer::Packets => {
+                self.under_test.set(0, &program.fd, 0)?;
+                let driver = classifier(&mut self.object, "bench_driver")?;
+                let before = thread_time();
+                (driver.test_run(options)?, thread_time() - before)
+            }
+            Layer::Frames => {
+                self.frames_test.set(0, &program.fd, 0)?;
+                let driver = frame_program(&mut self.object, "bench_x_driver")?;
+                let before = thread_time();
+                (driver.test_run(options)?, thread_time() - before)
+            }
+        };
+        let returned = result.return_value;
+        let end = End::of(program.layer, returned);
         out.truncate(usize::try_from(result.data_size_out)?);
         Ok(Run {
-            nanoseconds,
+            nanoseconds: time / f64::from(count),
             frame: out,
+            end: end.with_context(|| format!("a program returned {}", returned.cast_signed()))?,
         })
     }
+}
+
+/// A `struct __sk_buff` that says nothing but the device.
+fn packet_context(device: u32) -> Vec<u8> {
+    /// Where its field `ifindex` is.
+    const IFINDEX: usize = 40;
+    let mut context = vec![0; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&device.to_ne_bytes());
+    context
+}
+
+/// A `struct xdp_md`: data, its end, metadata, the device that it came by, its queue, that it goes to.
+fn frame_context(device: u32, length: usize) -> Result<Vec<u8>> {
+    let length = u32::try_from(length)?;
+    let fields = [0, length, 0, device, 0, 0];
+    Ok(fields.map(u32::to_ne_bytes).concat())
 }
 
 /// Keeps this thread on the last processor that it may use.
@@ -283,6 +394,12 @@ const fn ether_type(course: &Course) -> &'static [u8] {
 }
 
 fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = object.program_mut(name);
+    let program = program.with_context(|| format!("the bench's object has no {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn frame_program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = object.program_mut(name);
     let program = program.with_context(|| format!("the bench's object has no {name}"))?;
     Ok(program.try_into()?)

@@ -58,8 +58,19 @@ pub(super) const HAIRPIN: Service = Service {
     count: 1,
 };
 
+/// One endpoint, which routing tables may lead to by a device of its own.
+pub(super) const NEAR: Service = Service {
+    name: "near",
+    number: 5,
+    endpoints: (
+        Ipv4Addr::new(10, 202, 0, 1),
+        Ipv6Addr::new(0xfd00, 0x202, 0, 0, 0, 0, 0, 1),
+    ),
+    count: 1,
+};
+
 /// All of them.
-pub(super) const ALL: [Service; 3] = [SINGLE, MANY, HAIRPIN];
+pub(super) const ALL: [Service; 4] = [SINGLE, MANY, HAIRPIN, NEAR];
 
 impl Service {
     /// What is dialled.

@@ -11,6 +11,7 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions,
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use lb_agent::dataplane::bpf::Wire;
+use lb_agent::dataplane::chain;
 use lb_agent::dataplane::load::{
     OBJECT_PATH_VARIABLE, PROGRAMS, UPLINK_EGRESS, UPLINK_INGRESS, UPLINK_XDP, WORKLOAD_EGRESS,
     WORKLOAD_INGRESS,
@@ -90,9 +91,7 @@ impl Kernel {
                 panic!("{name} is refused:\n{log}");
             }
         }
-        if let Err(log) = refusal(frame_program(&mut ebpf).load()) {
-            panic!("{UPLINK_XDP} is refused:\n{log}");
-        }
+        chain::load(&mut ebpf, XdpMode::Native).expect("the kernel takes the XDP programs");
         let words = WORD_MAPS.map(|(name, per_element)| {
             let map = ebpf.take_map(name).expect("the object has the map");
             let Map::Array(data) = map else {
@@ -274,6 +273,7 @@ impl Kernel {
         &mut self,
         place: (Role, Hook),
         device: u32,
+        is_of_host: bool,
         frame: &[u8],
     ) -> Option<(Code, Vec<u8>)> {
         let name = match place {
@@ -283,12 +283,11 @@ impl Kernel {
             (Role::Uplink, Hook::Egress) => UPLINK_EGRESS,
         };
         let mut out = vec![0; FRAME_ROOM];
-        let context = context(device);
+        let context = context(device, is_of_host);
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
-            // Without one the device is the loopback's.
-            ctx_in: (device != DEVICE).then_some(&context[..]),
+            ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
         let result = match program(&mut self.ebpf, name).test_run(options) {
@@ -349,12 +348,16 @@ fn frame_program(ebpf: &mut Ebpf) -> &mut Xdp {
     program.try_into().expect("it is one for XDP")
 }
 
-/// A `struct __sk_buff` that says nothing but the device.
-fn context(device: u32) -> [u8; 192] {
-    /// Where its field `ifindex` is.
-    const IFINDEX: usize = 40;
+/// A `struct __sk_buff` that says nothing but the device, and the one that brought the packet, if the host
+/// has not made it.
+fn context(device: u32, is_of_host: bool) -> [u8; 192] {
+    /// Where its fields `ingress_ifindex` and `ifindex` are.
+    const FIELDS: usize = 36;
+    let came_by = if is_of_host { 0 } else { DEVICE };
     let mut context = [0; 192];
-    context[IFINDEX..IFINDEX + 4].copy_from_slice(&device.to_ne_bytes());
+    for (field, value) in context[FIELDS..].chunks_exact_mut(4).zip([came_by, device]) {
+        field.copy_from_slice(&value.to_ne_bytes());
+    }
     context
 }
 

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::flow::Protocol;
 use lb_common::id::BackendId;
 use lb_common::maglev::{self, Cursor, Member};
+use lb_common::table::device::DeviceRecord;
 use lb_common::table::frontend::{FrontendKey, FrontendKind};
 use lb_common::table::region::{HEADER_WORDS, RegionHeader, WhenEmpty};
 
-use super::{FLOW_BUCKETS, index, mapped};
+use super::{DEVICE, FLOW_BUCKETS, index, mapped};
 
 /// Backends with their weights.
 pub(super) type Backends = Vec<(SocketAddr, u16)>;
@@ -170,6 +171,18 @@ impl World {
         self.buckets = buckets;
         self
     }
+}
+
+/// The record of an uplink with these source addresses, at most one of each family.
+pub(super) fn device(sources: &[IpAddr]) -> DeviceRecord {
+    let (mut v4, mut v6) = ([0; 4], [0; 16]);
+    for source in sources {
+        match source {
+            IpAddr::V4(address) => v4 = address.octets(),
+            IpAddr::V6(address) => v6 = address.octets(),
+        }
+    }
+    DeviceRecord::uplink(DEVICE, v4, v6)
 }
 
 /// The words of the region of a port.

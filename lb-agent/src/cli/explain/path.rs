@@ -16,6 +16,8 @@ pub(super) fn of_flow(path: Path) -> String {
             "packets of this flow are sent on at once, past the host's filters, whatever the settings \
              say by now"
         }
+        Path::OfHost => "the client is this node itself: packets are sent to the backend from the uplink that \
+                         they leave by, and answers handed to this node as if they had come by it",
     }
     .to_owned()
 }

@@ -10,6 +10,7 @@ use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::flows::{FlowTable, Insertion};
 use lb_common::id::{BackendId, Seconds, ServiceId};
+use lb_common::onward::Hop;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::SERVICE_CIDR_COUNTS;
@@ -110,6 +111,22 @@ impl<'a> Tables for &'a Fake {
     fn source_address<F: Family>(&self) -> F::Address {
         let address = mapped(std::net::IpAddr::from([192, 0, 2, 1]));
         F::from_mapped(address).unwrap_or_else(|| F::from_halves([0; 2]))
+    }
+
+    fn is_of_host(&self) -> bool {
+        false
+    }
+
+    fn device(&self) -> u32 {
+        0
+    }
+
+    fn hop_of_host<F: Family>(&self, _tuple: &FlowTuple<F>) -> Hop {
+        Hop::NONE
+    }
+
+    fn source_of<F: Family>(&self, _device: u32) -> F::Address {
+        F::from_halves([0; 2])
     }
 
     fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_common::conntrack::State;
 use lb_common::family::{Family, V4, V6};
-use lb_common::flow::{Direction, FlowEntry, FlowKey, Hook};
+use lb_common::flow::{Direction, FlowEntry, FlowKey, Hook, Path};
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::flows::{Buckets, FlowTable, Found, Location, SLOTS, Slot, Timeouts};
 use lb_common::id::Seconds;
@@ -158,6 +158,7 @@ pub(crate) fn input<F: Family>(
         is_original: entry.direction == Direction::Original,
         is_ingress: entry.key.hook == Hook::Ingress,
         is_from_outside: entry.is_from_outside,
+        is_of_host: entry.path == Path::OfHost,
         source: socket(key.source, key.source_port),
         destination: socket(key.destination, key.destination_port),
         translated_source: socket(translated.source, translated.source_port),
@@ -188,7 +189,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use lb_common::flow::{FlowTuple, Path, Protocol};
+    use lb_common::flow::{FlowTuple, Protocol};
     use lb_common::flows::Insertion;
     use lb_common::flows::layout::bucket_words;
     use lb_common::id::{BackendId, ServiceId};

@@ -13,6 +13,7 @@ use lb_common::flow::FlowTuple;
 use lb_common::flows::layout::{bucket_words, entry_words};
 use lb_common::flows::{Bucket, Buckets, SLOTS};
 use lb_common::id::{BackendId, ServiceId};
+use lb_common::onward::Hop;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -295,6 +296,22 @@ impl Tables for DryTables {
                 F::from_mapped(mapped(address)).filter(|_| of_family)
             })
             .unwrap_or_else(|| F::from_halves([0; 2]))
+    }
+
+    fn is_of_host(&self) -> bool {
+        false
+    }
+
+    fn device(&self) -> u32 {
+        0
+    }
+
+    fn hop_of_host<F: Family>(&self, _tuple: &FlowTuple<F>) -> Hop {
+        Hop::NONE
+    }
+
+    fn source_of<F: Family>(&self, _device: u32) -> F::Address {
+        self.source_address::<F>()
     }
 
     fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {

@@ -225,9 +225,10 @@ pub fn flow_stats(entries: &[FlowInput], tables: Vec<FlowTableView>) -> FlowStat
     stats
 }
 
-/// Whether `entry` stands for a flow: the half that the client's packets find where they enter. A
+/// Whether `entry` stands for a flow: the half that the client's packets find where they enter, or, where
+/// this node is the client, leave. A
 /// pod that dials itself has another such half at the egress, which is part of the same flow.
 #[must_use]
 pub const fn is_flow(entry: &FlowInput) -> bool {
-    entry.is_original && entry.is_ingress
+    entry.is_original && (entry.is_ingress || entry.is_of_host)
 }

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use lb_agent::dataplane::load::{UPLINK_EGRESS, UPLINK_INGRESS, WORKLOAD_EGRESS, WORKLOAD_INGRESS};
 use lb_common::{course::Course, verdict::Reason};
 
-use super::track::{COST, Case, PACKETS, Track, over, rivals};
+use super::track::{COST, Case, OURS, Ours, PACKETS, Track, over, rivals};
 use crate::{
     bench::{
         bars,
         course::{Client, among, onward},
         race::{Entrant, Fate, Warm},
         report::Bar,
-        rig::Baseline,
+        rig::{Baseline, Layer},
         services::{HAIRPIN, MANY, SINGLE, Service},
         traffic::{TCP_V4, Traffic},
     },
@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// Numbers of flows, and how reports call them.
-const SIZES: [(u32, &str); 4] = [
+pub(super) const SIZES: [(u32, &str); 4] = [
     (1, "one flow"),
     (4 << 10, "4 k flows"),
     (64 << 10, "64 k flows"),
     (MOST, "1 M flows"),
 ];
 /// More flows than get a packet each in a second.
-const MOST: u32 = 1_000_000;
+pub(super) const MOST: u32 = 1_000_000;
 /// Flows that tables are filled with before flows that nobody knows are measured.
 const FILL: u32 = 1_100_000;
 /// Packets of a round of those.
@@ -90,11 +90,11 @@ impl Track<'_> {
             ];
             let ours = sides.map(|(side, program)| {
                 let name = format!("no service, {side}, {kind}, among {services} services");
-                (name, program)
+                (name, Ours::Tc(program))
             });
             costs.extend(self.run(&Case {
                 name: format!("no service, {kind}, among {services} services"),
-                ours: ours.to_vec(),
+                ours: ours.into(),
                 course: among(sent, 4096),
                 fate: Fate::Untouched,
                 reason: Reason::NotService,
@@ -132,7 +132,7 @@ impl Track<'_> {
             _ => None,
         };
         let known = |name: String, program, course: Course, fate| Case {
-            ours: vec![(name.clone(), program)],
+            ours: vec![(name.clone(), Ours::Tc(program))],
             name,
             course: among(course, flows),
             fate,
@@ -165,11 +165,16 @@ impl Track<'_> {
             self.open(traffic, &SINGLE, flows)?;
             let course = among(traffic.request(&SINGLE, packets::ACK)?, flows);
             let fate = Fate::To(SINGLE.endpoints(traffic.is_v6));
-            entrants.push(self.empty(course)?);
-            entrants.push(self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?);
+            entrants.push(self.empty(Layer::Packets, course)?);
+            entrants.push(self.ours(
+                &Ours::Tc(WORKLOAD_INGRESS),
+                course,
+                fate,
+                Reason::Established,
+            )?);
         }
         let case = format!("established, {name}, {}", traffic.name());
-        self.beside_v4(&case, entrants, effort(flows))
+        self.beside_v4((&case, OURS), entrants, effort(flows))
     }
 
     /// The same of flows that nobody knows, in tables full of them.
@@ -182,17 +187,17 @@ impl Track<'_> {
             // Beyond all that were sent.
             let course = onward(traffic.request(&MANY, packets::SYN)?, fill * 2);
             let fate = Fate::To(MANY.endpoints(traffic.is_v6));
-            entrants.push(self.empty(course)?);
-            entrants.push(self.ours(WORKLOAD_INGRESS, course, fate, Reason::NewFlow)?);
+            entrants.push(self.empty(Layer::Packets, course)?);
+            entrants.push(self.ours(&Ours::Tc(WORKLOAD_INGRESS), course, fate, Reason::NewFlow)?);
         }
         let case = unknown(traffic);
-        self.beside_v4(&case, entrants, (NEW_PACKETS, Warm::Nothing))
+        self.beside_v4((&case, OURS), entrants, (NEW_PACKETS, Warm::Nothing))
     }
 
     /// Races the empty program and ours over IPv4, then both over IPv6.
-    fn beside_v4(
+    pub(super) fn beside_v4(
         &mut self,
-        case: &str,
+        (case, who): (&str, &'static str),
         entrants: Vec<Entrant>,
         (packets, warm): (u32, Warm),
     ) -> Result<()> {
@@ -201,7 +206,7 @@ impl Track<'_> {
             bail!("{} entrants, not four", times.len());
         };
         let (v4, v6) = (over(v4, empty_v4), over(v6, empty_v6));
-        let figure = COST.with_bar(Some(bars::VERSIONS));
+        let figure = COST.of(who).with_bar(Some(bars::VERSIONS));
         self.report
             .add_pairs(case, figure, &v6, ("the same, IPv4", &v4));
         Ok(())
@@ -213,9 +218,19 @@ impl Track<'_> {
         let course = among(traffic.request(&SINGLE, packets::ACK)?, 1);
         let fate = Fate::To(SINGLE.endpoints(traffic.is_v6));
         let entrants = [
-            self.empty(course)?,
-            self.ours(WORKLOAD_INGRESS, course, fate.clone(), Reason::Established)?,
-            self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?,
+            self.empty(Layer::Packets, course)?,
+            self.ours(
+                &Ours::Tc(WORKLOAD_INGRESS),
+                course,
+                fate.clone(),
+                Reason::Established,
+            )?,
+            self.ours(
+                &Ours::Tc(WORKLOAD_INGRESS),
+                course,
+                fate,
+                Reason::Established,
+            )?,
         ];
         let [empty, first, second] = self.race_of(entrants, PACKETS, Warm::Each(1))?;
         let (first, second) = (over(&first, &empty), over(&second, &empty));
@@ -230,8 +245,13 @@ impl Track<'_> {
         let course = among(TCP_V4.request(&SINGLE, packets::ACK)?, flows);
         let fate = Fate::To(SINGLE.endpoints(false));
         let entrants = [
-            self.empty(course)?,
-            self.ours(WORKLOAD_INGRESS, course, fate, Reason::Established)?,
+            self.empty(Layer::Packets, course)?,
+            self.ours(
+                &Ours::Tc(WORKLOAD_INGRESS),
+                course,
+                fate,
+                Reason::Established,
+            )?,
         ];
         let packets = (flows / 20).max(1) * self.scale;
         let [empty, ours] = self.race_of(entrants, packets, Warm::Nothing)?;
@@ -245,7 +265,7 @@ impl Track<'_> {
         self.open(traffic, &HAIRPIN, 1)?;
         let name = format!("established, hairpin, one flow, {}", traffic.name());
         self.run(&Case {
-            ours: vec![(name.clone(), WORKLOAD_INGRESS)],
+            ours: vec![(name.clone(), Ours::Tc(WORKLOAD_INGRESS))],
             name,
             course: among(traffic.request(&HAIRPIN, packets::ACK)?, 1),
             fate: Fate::To(HAIRPIN.endpoints(traffic.is_v6)),
@@ -293,7 +313,7 @@ impl Track<'_> {
         for ((step, program, ends, side), (fate, has_rivals)) in steps.into_iter().zip(fates) {
             let name = format!("SNAT, {step}, {name}, {}", traffic.name());
             self.run(&Case {
-                ours: vec![(name.clone(), program)],
+                ours: vec![(name.clone(), Ours::Tc(program))],
                 name,
                 course: among(traffic.between(ends, side, packets::ACK)?, flows),
                 fate,
@@ -314,14 +334,14 @@ impl Track<'_> {
         let request = traffic.request(&MANY, packets::SYN)?;
         self.send(WORKLOAD_INGRESS, request, fill)?;
         // There is room in the kernel's hash, which makes none: it begins empty.
-        let program = self.rig.baseline(Baseline::Lru)?.fd()?.try_clone()?;
+        let program = self.rig.baseline(Baseline::Lru, Layer::Packets)?;
         self.rig.run(&program, &onward(request, 0), fill)?;
         let name = unknown(traffic);
         let bar =
             |baseline| -> Option<Bar> { (baseline == Baseline::Lru).then_some(bars::NEW_FLOW) };
         let refused = self.ground.count(Reason::FlowsFull)?;
         self.run(&Case {
-            ours: vec![(name.clone(), WORKLOAD_INGRESS)],
+            ours: vec![(name.clone(), Ours::Tc(WORKLOAD_INGRESS))],
             name,
             course: onward(request, fill),
             fate: Fate::To(MANY.endpoints(traffic.is_v6)),
@@ -340,7 +360,7 @@ impl Track<'_> {
 }
 
 /// The case of packets whose flows nobody knows.
-fn unknown(traffic: Traffic) -> String {
+pub(super) fn unknown(traffic: Traffic) -> String {
     let kind = if traffic.is_udp {
         "every packet a new flow"
     } else {
@@ -350,7 +370,7 @@ fn unknown(traffic: Traffic) -> String {
 }
 
 /// How many packets of a round of so many flows are timed, and what goes before them.
-const fn effort(flows: u32) -> (u32, Warm) {
+pub(super) const fn effort(flows: u32) -> (u32, Warm) {
     if flows > 100_000 {
         (PACKETS / 2, Warm::Same)
     } else {

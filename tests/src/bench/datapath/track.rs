@@ -8,13 +8,14 @@ use crate::bench::{
     ground::Ground,
     race::{self, Distance, Entrant, Fate, Proof, Warm},
     report::{Bar, Figure, Report, middle},
-    rig::{Baseline, Rig},
+    rig::{Baseline, End, Layer, Rig, Runnable},
 };
 
 /// Packets of a round that are timed, in most cases.
 pub(super) const PACKETS: u32 = 100_000;
-/// How reports call ours.
-const OURS: &str = "steerage";
+/// How reports call ours, and ours by XDP.
+pub(super) const OURS: &str = "steerage";
+pub(super) const OURS_BY_XDP: &str = "steerage, XDP";
 /// What all cases measure.
 pub(super) const COST: Figure = Figure::new("a packet, over the empty program", "ns");
 
@@ -37,12 +38,12 @@ pub(super) struct Case {
     /// Its name, for whoever is not ours.
     pub(super) name: String,
     /// Our programs, each with the name of the case for it.
-    pub(super) ours: Vec<(String, &'static str)>,
+    pub(super) ours: Vec<(String, Ours)>,
     /// The packets.
     pub(super) course: Course,
     /// What becomes of them.
     pub(super) fate: Fate,
-    /// What ours counts them by.
+    /// What ours counts them by at tc.
     pub(super) reason: Reason,
     /// Packets of a round that are timed.
     pub(super) packets: u32,
@@ -56,6 +57,33 @@ pub(super) struct Case {
     pub(super) target: Option<f64>,
 }
 
+/// One of our programs in a case.
+pub(super) enum Ours {
+    /// This one, at tc.
+    Tc(&'static str),
+    /// The one for XDP, which takes the packets: programs for tc have seen them before, each as what.
+    Takes(Vec<(&'static str, Course)>),
+    /// The one for XDP, which leaves them to tc.
+    Leaves,
+}
+
+impl Ours {
+    const fn layer(&self) -> Layer {
+        match self {
+            Self::Tc(_) => Layer::Packets,
+            Self::Takes(_) | Self::Leaves => Layer::Frames,
+        }
+    }
+
+    /// How reports call it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Tc(_) => OURS,
+            Self::Takes(_) | Self::Leaves => OURS_BY_XDP,
+        }
+    }
+}
+
 /// All balancers, without bars.
 pub(super) fn rivals() -> Vec<(Baseline, Option<Bar>)> {
     Baseline::BALANCERS.map(|it| (it, None)).to_vec()
@@ -66,39 +94,63 @@ impl Track<'_> {
     pub(super) fn baseline(
         &mut self,
         baseline: Baseline,
-        course: Course,
-        fate: Fate,
+        layer: Layer,
+        (course, fate): (Course, Fate),
         proof: Proof,
     ) -> Result<Entrant> {
+        let end = if baseline == Baseline::Sender {
+            End::Sent
+        } else {
+            End::Next
+        };
         Ok(Entrant {
             name: baseline.name(),
-            program: self.rig.baseline(baseline)?.fd()?.try_clone()?,
+            program: self.rig.baseline(baseline, layer)?,
             course,
             fate,
             proof,
+            end,
+            before: Vec::new(),
         })
     }
 
     /// One of our programs on them.
     pub(super) fn ours(
         &mut self,
-        program: &'static str,
+        ours: &Ours,
         course: Course,
         fate: Fate,
         reason: Reason,
     ) -> Result<Entrant> {
+        let mut before = Vec::new();
+        if let Ours::Takes(programs) = ours {
+            for (name, course) in programs {
+                before.push((self.ground.runnable(name)?, *course));
+            }
+        }
+        let (program, proof, end): (Runnable, Proof, End) = match ours {
+            Ours::Tc(name) => {
+                let program = self.ground.runnable(name)?;
+                (program, Proof::Counter(reason), End::Next)
+            }
+            Ours::Takes(_) => (self.ground.frames_runnable()?, Proof::Taken, End::Sent),
+            Ours::Leaves => (self.ground.frames_runnable()?, Proof::Left, End::Next),
+        };
         Ok(Entrant {
-            name: OURS,
-            program: self.ground.descriptor(program)?,
+            name: ours.name(),
+            program,
             course,
             fate,
-            proof: Proof::Counter(reason),
+            proof,
+            end,
+            before,
         })
     }
 
     /// The program that costs nothing, on them.
-    pub(super) fn empty(&mut self, course: Course) -> Result<Entrant> {
-        self.baseline(Baseline::Empty, course, Fate::Untouched, Proof::Last)
+    pub(super) fn empty(&mut self, layer: Layer, course: Course) -> Result<Entrant> {
+        let untouched = (course, Fate::Untouched);
+        self.baseline(Baseline::Empty, layer, untouched, Proof::Last)
     }
 
     /// Runs the entrants in turn; a hundredth of the packets in a smoke run.
@@ -129,7 +181,7 @@ impl Track<'_> {
 
     /// Sends one packet of each of `flows` flows.
     pub(super) fn send(&mut self, program: &'static str, course: Course, flows: u32) -> Result<()> {
-        let program = self.ground.descriptor(program)?;
+        let program = self.ground.runnable(program)?;
         self.rig.run(&program, &onward(course, 0), flows)?;
         Ok(())
     }
@@ -137,7 +189,7 @@ impl Track<'_> {
     /// The same to the balancers that remember.
     pub(super) fn send_to_rivals(&mut self, course: Course, flows: u32) -> Result<()> {
         for baseline in [Baseline::Lru, Baseline::Hash] {
-            let program = self.rig.baseline(baseline)?.fd()?.try_clone()?;
+            let program = self.rig.baseline(baseline, Layer::Packets)?;
             self.rig.run(&program, &onward(course, 0), flows)?;
         }
         Ok(())
@@ -153,21 +205,24 @@ impl Track<'_> {
     /// Everybody on one course; gives what each of ours costs over the empty program, by round.
     pub(super) fn run(&mut self, case: &Case) -> Result<Vec<Vec<f64>>> {
         let Case { course, fate, .. } = case;
+        let layer = case.ours.first().map_or(Layer::Packets, |it| it.1.layer());
+        let untouched = || (*course, Fate::Untouched);
         let mut entrants = vec![
-            self.empty(*course)?,
-            self.baseline(Baseline::Parse, *course, Fate::Untouched, Proof::Last)?,
+            self.empty(layer, *course)?,
+            self.baseline(Baseline::Parse, layer, untouched(), Proof::Last)?,
         ];
         for (rival, _) in &case.rivals {
             let is_unknown = matches!(case.reason, Reason::NewFlow | Reason::NotService);
-            let all = is_unknown || *rival == Baseline::Minimal;
+            let is_forgetful = matches!(rival, Baseline::Minimal | Baseline::Sender);
+            let all = is_unknown || is_forgetful;
             let proof = Proof::Misses { all };
-            entrants.push(self.baseline(*rival, *course, fate.clone(), proof)?);
+            entrants.push(self.baseline(*rival, layer, (*course, fate.clone()), proof)?);
         }
         for floor in case.floors {
-            entrants.push(self.baseline(*floor, *course, Fate::Untouched, Proof::Last)?);
+            entrants.push(self.baseline(*floor, layer, untouched(), Proof::Last)?);
         }
-        for (_, program) in &case.ours {
-            entrants.push(self.ours(program, *course, fate.clone(), case.reason)?);
+        for (_, ours) in &case.ours {
+            entrants.push(self.ours(ours, *course, fate.clone(), case.reason)?);
         }
         let names: Vec<&'static str> = entrants.iter().map(|it| it.name).collect();
         let times = self.race(entrants, case.packets, case.warm)?;
@@ -184,17 +239,19 @@ impl Track<'_> {
         for (name, cost) in others {
             self.report.add(&case.name, COST.of(name), cost);
         }
-        for ((name, _), (_, cost)) in case.ours.iter().zip(ours) {
+        for ((name, _), (who, cost)) in case.ours.iter().zip(ours) {
+            let figure = COST.of(who);
             if let Some(target) = case.target {
-                self.report.add(name, COST.at_most(target), cost);
+                self.report.add(name, figure.at_most(target), cost);
             } else if case.rivals.is_empty() {
-                self.report.add(name, COST, cost);
+                self.report.add(name, figure, cost);
             }
             for (rival, bar) in &case.rivals {
                 let cost_of = |name| others.iter().find(|(other, _)| *other == name);
                 let (_, theirs) = cost_of(rival.name()).context("every rival ran")?;
                 let pair = (rival.name(), theirs.as_slice());
-                self.report.add_pairs(name, COST.with_bar(*bar), cost, pair);
+                self.report
+                    .add_pairs(name, figure.with_bar(*bar), cost, pair);
             }
         }
         self.floors(case, others);

@@ -126,8 +126,12 @@ pub(super) fn await_answer(site: &Site, way: Way) -> Result<()> {
             let socket = connected(target)?;
             socket.set_read_timeout(Some(FIRST_PATIENCE))?;
             // Refused or lost: it is asked again.
-            let is_answered = socket.send(&[QUESTION]).is_ok() && socket.recv(&mut [0]).is_ok();
-            Ok(is_answered.then_some(()))
+            let ask = || socket.send(&[QUESTION]).is_ok() && socket.recv(&mut [0]).is_ok();
+            let before = site.by_xdp()?;
+            let is_answered = ask();
+            // XDP comes to devices, and sends by them, when the agent has looked at them.
+            let is_taken = before.is_none() || is_answered && ask() && site.by_xdp()? > before;
+            Ok((is_answered && is_taken).then_some(()))
         })
     })
 }
@@ -240,7 +244,7 @@ impl Client<'_> {
             socket.recv(&mut number).context("no answer by UDP")?;
             self.check(number)?;
             let payload = [0; DATAGRAM];
-            let before = arrived();
+            let (before, by_xdp) = (arrived(), self.site.by_xdp()?);
             let (processor, began) = (process_time(), clock::now());
             while began.elapsed() < self.time {
                 for _ in 0..BATCH {
@@ -250,6 +254,13 @@ impl Client<'_> {
             let took = began.elapsed().as_secs_f64();
             let arrived = to_f64(arrived() - before);
             ensure!(arrived > 0.0, "no datagram arrived");
+            if let (Some(before), Some(after)) = (by_xdp, self.site.by_xdp()?) {
+                let taken = to_f64(after - before);
+                ensure!(
+                    taken * 2.0 > arrived,
+                    "XDP took {taken} of {arrived} packets"
+                );
+            }
             let processor = (process_time() - processor) * 1e6;
             Ok((arrived / took / 1000.0, processor / arrived))
         })

@@ -27,36 +27,68 @@ pub(super) struct Bars {
     pub(super) datagrams_beside_direct: Option<Bar>,
     /// UDP packets a second by a node port to another node, to nftables.
     pub(super) node_port: Option<Bar>,
+    /// The same where wires carry whole frames.
+    pub(super) node_port_by_frames: Option<Bar>,
     /// Bulk TCP, to direct.
     pub(super) bulk: Option<Bar>,
 }
 
-/// All paths there are.
-pub(super) const PATHS: &[OurPath] = &[
-    OurPath {
-        name: "steerage, tc",
-        settings: "",
-        bars: Bars {
-            connect: Some(bars::CONNECT_TC),
-            connections: Some(bars::CONNECTIONS_TC),
-            datagrams: Some(bars::UDP_TC),
-            datagrams_beside_direct: None,
-            node_port: None,
-            bulk: Some(bars::BULK),
-        },
+/// Those where wires carry packets.
+pub(super) const PATHS: [&OurPath; 2] = [&TC, &REDIRECT];
+/// Those where they carry whole frames.
+pub(super) const FRAMED_PATHS: [&OurPath; 2] = [&REDIRECT, &XDP];
+
+/// Programs at tc, and the host between them.
+const TC: OurPath = OurPath {
+    name: "steerage, tc",
+    settings: "",
+    bars: Bars {
+        connect: Some(bars::CONNECT_TC),
+        connections: Some(bars::CONNECTIONS_TC),
+        datagrams: Some(bars::UDP_TC),
+        datagrams_beside_direct: None,
+        node_port: None,
+        node_port_by_frames: None,
+        bulk: Some(bars::BULK),
     },
-    OurPath {
-        name: "steerage, redirect",
-        // To the other node only addresses of pods are sent on.
-        settings: "datapath: {redirect: \"On\"}\n\
+};
+
+/// Packets are sent on at once.
+const REDIRECT: OurPath = OurPath {
+    name: "steerage, redirect",
+    // To the other node only addresses of pods are sent on.
+    settings: "datapath: {redirect: \"On\"}\n\
                    localTraffic: {clusterCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\n",
-        bars: Bars {
-            connect: None,
-            connections: Some(bars::CONNECTIONS_REDIRECT),
-            datagrams: Some(bars::UDP_REDIRECT),
-            datagrams_beside_direct: Some(bars::UDP_REDIRECT_BESIDE_DIRECT),
-            node_port: Some(bars::NODE_PORT_REDIRECT),
-            bulk: None,
-        },
+    bars: Bars {
+        connect: None,
+        connections: Some(bars::CONNECTIONS_REDIRECT),
+        datagrams: Some(bars::UDP_REDIRECT),
+        datagrams_beside_direct: Some(bars::UDP_REDIRECT_BESIDE_DIRECT),
+        node_port: Some(bars::NODE_PORT_REDIRECT),
+        node_port_by_frames: None,
+        bulk: None,
     },
-];
+};
+
+/// XDP takes them before that.
+const XDP: OurPath = OurPath {
+    name: "steerage, XDP",
+    settings: "datapath: {redirect: \"On\", xdp: \"Native\"}\n\
+               localTraffic: {clusterCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\n",
+    bars: Bars {
+        connect: None,
+        connections: None,
+        datagrams: None,
+        datagrams_beside_direct: None,
+        node_port: None,
+        node_port_by_frames: Some(bars::NODE_PORT_XDP),
+        bulk: None,
+    },
+};
+
+impl OurPath {
+    /// Whether XDP takes what goes by it.
+    pub(super) fn is_xdp(&self) -> bool {
+        *self == XDP
+    }
+}

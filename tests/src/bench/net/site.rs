@@ -8,6 +8,9 @@
 //!  outside ─ veth ─┘
 //! ```
 //!
+//! Where wires carry whole frames, as XDP needs them, a route over that veth takes the tunnel's place, which
+//! no frame can be sent by; every sender finishes its checksums, and every receiver polls.
+//!
 //! Pods have a /32 route each, as Calico makes them, and an MTU that fits the tunnel. The peer reaches
 //! the client outside through the node, so that direct is symmetric as all others are. Neighbours are
 //! written down, no firewall is there and no connection is tracked unless a contender's rules ask for
@@ -19,10 +22,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use lb_agent::dataplane::counters;
+use lb_common::verdict::Reason;
 
 use super::{
     manifest,
-    ours::{OurPath, PATHS},
+    ours::{FRAMED_PATHS, OurPath, PATHS},
     rules::Rules,
     server::Servers,
     way::{CLIENT, LOCAL, Pair, REMOTE, Way},
@@ -64,6 +69,27 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv6/conf/default/forwarding", "1"),
 ];
 
+/// What wires carry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wires {
+    /// Packets of the machine, with checksums that somebody else finishes.
+    Packets,
+    /// Whole frames, as between machines.
+    Frames,
+}
+
+impl Wires {
+    /// The ways that are measured on them with so many services.
+    pub(super) fn ways(self, services: u32) -> Vec<Way> {
+        let all = match self {
+            Self::Packets => Way::ALL.to_vec(),
+            Self::Frames => vec![Way::Framed],
+        };
+        let ways = all.into_iter();
+        ways.filter(|way| way.is_measured(services)).collect()
+    }
+}
+
 /// Who carries the client's packets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Contender {
@@ -80,18 +106,23 @@ pub(super) enum Contender {
 }
 
 impl Contender {
-    /// Those that take part with so many services: iptables, searched from the top, up to 10 000.
-    pub(super) fn all(services: u32) -> Vec<Self> {
+    /// Those that take part with so many services: iptables, searched from the top, up to 10 000, and not
+    /// where XDP is measured.
+    pub(super) fn all(services: u32, wires: Wires) -> Vec<Self> {
         let theirs = [
             Self::Direct,
             Self::DirectAgain,
             Self::Nftables,
             Self::Iptables,
         ];
+        let (has_iptables, ours) = match wires {
+            Wires::Packets => (services <= 10_000, PATHS),
+            Wires::Frames => (false, FRAMED_PATHS),
+        };
         let theirs = theirs
             .into_iter()
-            .filter(|it| *it != Self::Iptables || services <= 10_000);
-        theirs.chain(PATHS.iter().map(Self::Ours)).collect()
+            .filter(|it| *it != Self::Iptables || has_iptables);
+        theirs.chain(ours.map(Self::Ours)).collect()
     }
 
     /// How reports call it.
@@ -127,7 +158,11 @@ pub(super) struct Site {
 
 impl Site {
     /// Builds it, with rules for so many services; `directory` is for the agent's files.
-    pub(super) fn build(contender: Contender, services: u32, directory: &Path) -> Result<Self> {
+    pub(super) fn build(
+        contender: Contender,
+        (services, wires): (u32, Wires),
+        directory: &Path,
+    ) -> Result<Self> {
         let prefix = format!(
             "{}{}-{}-{services}",
             ns::PREFIX,
@@ -148,7 +183,7 @@ impl Site {
         let peer = make(&prefix, "peer")?;
         let outside = make(&prefix, "outside")?;
         node.sysctl(SYSCTLS)?;
-        connect(node, &peer, &outside)?;
+        connect(node, &peer, &outside, wires)?;
         let client = pod(node, &prefix, "client", CLIENT)?;
         let (mut others, mut servers) = (Vec::new(), Vec::new());
         for (host, backends) in [(node, LOCAL), (&peer, REMOTE)] {
@@ -177,6 +212,19 @@ impl Site {
             _others: others,
             _node: own,
         })
+    }
+
+    /// Frames that XDP has taken so far; `None` where the contender has no XDP.
+    pub(super) fn by_xdp(&self) -> Result<Option<u64>> {
+        let (Contender::Ours(path), Some(agent)) = (self.contender, &self.agent) else {
+            return Ok(None);
+        };
+        if !path.is_xdp() {
+            return Ok(None);
+        }
+        let counters = counters::read(&agent.paths())?;
+        let counter = counters.iter().find(|(known, _)| *known == Reason::ByXdp);
+        Ok(Some(counter.map_or(0, |(_, counter)| counter.packets)))
     }
 
     /// Where the client of a way is.
@@ -226,7 +274,7 @@ fn make(prefix: &str, name: &str) -> Result<Namespace> {
 }
 
 /// Connects the node with its peer by a tunnel, and with the client outside.
-fn connect(node: &Namespace, peer: &Namespace, outside: &Namespace) -> Result<()> {
+fn connect(node: &Namespace, peer: &Namespace, outside: &Namespace, wires: Wires) -> Result<()> {
     let (wire, beyond) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
     ip(
         node.name(),
@@ -265,13 +313,47 @@ fn connect(node: &Namespace, peer: &Namespace, outside: &Namespace) -> Result<()
             UNDERLAY[1]
         ),
     )?;
-    tunnel(node, [0, 1], "")?;
-    let back = format!("route add 192.0.2.0/24 via {} dev vx onlink\n", TUNNEL[0]);
-    tunnel(peer, [1, 0], &back)?;
+    match wires {
+        Wires::Packets => {
+            tunnel(node, [0, 1], "")?;
+            let back = format!("route add 192.0.2.0/24 via {} dev vx onlink\n", TUNNEL[0]);
+            tunnel(peer, [1, 0], &back)?;
+        }
+        Wires::Frames => {
+            lead(node, [0, 1], &["10.244.2.0/24"])?;
+            lead(peer, [1, 0], &["10.244.1.0/24", "192.0.2.0/24"])?;
+            for (namespace, device) in [
+                (node, "under"),
+                (node, "out"),
+                (peer, "under"),
+                (outside, "eth0"),
+            ] {
+                let mut set = namespace.command("ethtool")?;
+                set.args(["-K", device, "tx", "off", "gro", "on"]);
+                command::run(&mut set, "")?;
+            }
+        }
+    }
     for (namespace, device) in [(node, "under"), (node, "out"), (outside, "eth0")] {
         await_device(namespace.name(), device)?;
     }
     await_device(peer.name(), "under")
+}
+
+/// One end of the wire to the other node, `own`, with routes over it.
+fn lead(namespace: &Namespace, [own, other]: [usize; 2], routes: &[&str]) -> Result<()> {
+    let (mac, other_mac, gateway) = (TUNNEL_MACS[own], TUNNEL_MACS[other], UNDERLAY[other]);
+    let routes = routes.iter();
+    let routes = routes.map(|route| format!("route add {route} via {gateway} dev under\n"));
+    let routes: String = routes.collect();
+    ip(
+        namespace.name(),
+        &format!(
+            "link set under address {mac}\n\
+             neigh add {gateway} lladdr {other_mac} dev under nud permanent\n{routes}"
+        ),
+    )
+    .map(drop)
 }
 
 /// One end of the tunnel, `own`, and the route to the pods at the other one.

@@ -88,10 +88,12 @@ pub(super) enum Way {
     LocalV6,
     /// From outside by a node port to a pod of the other node.
     NodePort,
+    /// The same where wires carry whole frames, and a route leads to the other node.
+    Framed,
 }
 
 impl Way {
-    /// All of them, in the order of reports.
+    /// Those where wires carry packets, in the order of reports.
     pub(super) const ALL: [Self; 4] = [Self::Local, Self::Remote, Self::LocalV6, Self::NodePort];
 
     /// The case of reports.
@@ -101,12 +103,15 @@ impl Way {
             Self::Remote => format!("{services} services, remote backend"),
             Self::LocalV6 => format!("{services} services, IPv6"),
             Self::NodePort => format!("node port, remote backend, cluster of {services}"),
+            Self::Framed => {
+                format!("node port by frames, remote backend, cluster of {services}")
+            }
         }
     }
 
     /// Whether the client is outside.
     pub(super) const fn is_from_outside(self) -> bool {
-        matches!(self, Self::NodePort)
+        matches!(self, Self::NodePort | Self::Framed)
     }
 
     /// Whether only datagrams go this way.
@@ -132,7 +137,7 @@ impl Way {
     const fn backends(self) -> Backends {
         match self {
             Self::Local | Self::LocalV6 => LOCAL,
-            Self::Remote | Self::NodePort => REMOTE,
+            Self::Remote | Self::NodePort | Self::Framed => REMOTE,
         }
     }
 
@@ -146,7 +151,7 @@ impl Way {
                 sink: SINK,
             };
             (backends.endpoints[0].of(self.is_v6()), ports)
-        } else if self == Self::NodePort {
+        } else if self.is_from_outside() {
             (NODE.into(), NODE_PORTS)
         } else {
             (backends.dialled.of(self.is_v6()), PORTS)

@@ -58,7 +58,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         services: 1,
         buckets: size.buckets,
     };
-    let mut ground = Ground::prepare(extent)?;
+    let mut ground = Ground::prepare(extent, "")?;
     let mut rig = Rig::load(&ground)?;
     let mut stand = Stand {
         ground: &mut ground,
@@ -104,7 +104,7 @@ impl Stand<'_> {
 
     /// Sends one packet of each of so many flows; gives nanoseconds for each.
     fn send(&mut self, program: &'static str, course: Course, flows: u32) -> Result<f64> {
-        let program = self.ground.descriptor(program)?;
+        let program = self.ground.runnable(program)?;
         let run = self.rig.run(&program, &onward(course, 0), flows)?;
         Ok(run.nanoseconds)
     }
