@@ -27,14 +27,14 @@ mod side;
 mod source;
 mod transit;
 
-pub use self::glance::{Glance, glance};
+pub use self::glance::{Glance, glance, glance_of};
 pub use self::passage::{Passage, enter, leave};
-pub use self::side::{FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
+pub use self::side::{FromHost, FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
 pub use self::transit::{Fate, Transit, Way, Ways, transit, wire};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;
-use crate::flow::{FlowEntry, Hook, Path, Protocol};
+use crate::flow::{FlowEntry, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Found, Placed};
 use crate::icmp::QuotedPacket;
 use crate::id::Seconds;
@@ -223,8 +223,7 @@ pub struct Sighting {
     pub now: Seconds,
 }
 
-/// Decides about the `packet` that `read` holds.
-#[inline(always)]
+/// Decides about the `packet` that `read` holds, wherever it is seen.
 pub fn decide<F: Family>(
     read: &impl PacketRead,
     packet: &Packet<F>,
@@ -243,15 +242,18 @@ pub fn decide<F: Family>(
         (Role::Uplink, Hook::Ingress) => {
             decide_at::<F, FromUplink>(read, packet, now, tables, workspace)
         }
+        (Role::Uplink, Hook::Egress) if tables.is_of_host() => {
+            decide_at::<F, FromHost>(read, packet, now, tables, workspace)
+        }
         (Role::Uplink, Hook::Egress) => {
             decide_at::<F, ToUplink>(read, packet, now, tables, workspace)
         }
     }
 }
 
-/// The same at one side of one kind of device.
+/// The same at the side `S`.
 #[inline(always)]
-fn decide_at<F: Family, S: Side>(
+pub fn decide_at<F: Family, S: Side>(
     read: &impl PacketRead,
     packet: &Packet<F>,
     now: Seconds,
@@ -312,7 +314,7 @@ fn translation<F: Family, S: Side>(
     }
     let chosen = match (S::ROLE, S::HOOK) {
         (_, Hook::Ingress) => create::choose::<F, S>(packet, now, tables, workspace),
-        (Role::Uplink, Hook::Egress) if host::is_request::<F>(packet, tables) => {
+        (Role::Uplink, Hook::Egress) if S::IS_OF_HOST => {
             host::choose::<F, S>(packet, now, tables, workspace)
         }
         (Role::Uplink, Hook::Egress) => source::choose::<F, S>(packet, now, tables, workspace),
@@ -333,7 +335,14 @@ fn translation<F: Family, S: Side>(
 #[inline(never)]
 fn may_concern<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> bool {
     let tuple = packet.tuple();
-    tuple.is_some_and(|tuple| lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple))
+    tuple.is_some_and(|tuple| concerns::<F, S>(&tuple, tables))
+}
+
+/// The same of a packet with `tuple`.
+#[inline(always)]
+fn concerns<F: Family, S: Side>(tuple: &FlowTuple<F>, tables: &impl Tables) -> bool {
+    lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), tuple)
+        || (S::IS_OF_HOST && lookup::may_be_service::<F>(tables, tuple.destination))
 }
 
 /// Looks for the flow of a packet with ports.

@@ -100,9 +100,7 @@ pub fn may_concern<F: Family>(
                 || (is_own_port(port) && may_be_backend::<F>(tables, source))
         }
         (Role::Uplink, Hook::Egress) => {
-            may_be_backend::<F>(tables, source)
-                || may_be_backend::<F>(tables, destination)
-                || (tables.is_of_host() && may_be_service::<F>(tables, destination))
+            may_be_backend::<F>(tables, source) || may_be_backend::<F>(tables, destination)
         }
     }
 }

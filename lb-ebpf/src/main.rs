@@ -54,7 +54,7 @@ mod tables;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_common::decide::{FromUplink, FromWorkload, ToUplink, ToWorkload};
+use lb_common::decide::{FromUplink, FromWorkload, ToWorkload};
 use lb_common::family::{V4, V6};
 
 /// What a workload sends: host side of its veth, tcx ingress.
@@ -78,7 +78,19 @@ fn lb_uplink_ingress(ctx: TcContext) -> i32 {
 /// What goes there: tcx egress of an uplink.
 #[classifier]
 fn lb_uplink_egress(ctx: TcContext) -> i32 {
-    hook::tc::run::<ToUplink>(ctx.skb.skb)
+    hook::tc::leave(&ctx, &maps::HOST_PARTS)
+}
+
+/// What this host itself sends there, of IPv4: called by the program above.
+#[classifier]
+fn lb_host_egress_v4(ctx: TcContext) -> i32 {
+    hook::tc::run_of_host::<V4>(ctx.skb.skb, &maps::SCRATCH_V4)
+}
+
+/// The same of IPv6.
+#[classifier]
+fn lb_host_egress_v6(ctx: TcContext) -> i32 {
+    hook::tc::run_of_host::<V6>(ctx.skb.skb, &maps::SCRATCH_V6)
 }
 
 /// What comes from other nodes and from outside, as the uplink's driver hands it over.

@@ -85,6 +85,12 @@ pub(crate) static PASSAGE_V4: PerCpuArray<PassageWords> = PerCpuArray::with_max_
 #[map]
 pub(crate) static PASSAGE_V6: PerCpuArray<PassageWords> = PerCpuArray::with_max_entries(1, 0);
 
+/// The programs for what this host sends: see `hook::tc`. Each family has its own, as below.
+#[map]
+pub(crate) static HOST_PARTS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub(crate) const HOST_V4: u32 = 0;
+pub(crate) const HOST_V6: u32 = 1;
+
 /// The parts of an XDP program that follow the first: see `hook::xdp`. Two arrays, since the programs in
 /// one must all be for scattered frames, or all not.
 #[map]

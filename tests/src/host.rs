@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use lb_common::answer::{Refusal, answer_echo};
 use lb_common::conntrack::State;
 use lb_common::decide::{
-    Action, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload, Verdict,
-    Workspace, decide, glance,
+    Action, FromHost, FromUplink, FromWorkload, Glance, Side, Sighting, ToUplink, ToWorkload,
+    Verdict, Workspace, decide, glance,
 };
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Direction, FlowEntry, FlowTuple, Hook, Path, Protocol};
@@ -72,6 +72,9 @@ pub fn run_at(
         (Role::Workload, Hook::Ingress) => at_a_glance::<FromWorkload>(tables, &mut glanced, now),
         (Role::Workload, Hook::Egress) => at_a_glance::<ToWorkload>(tables, &mut glanced, now),
         (Role::Uplink, Hook::Ingress) => at_a_glance::<FromUplink>(tables, &mut glanced, now),
+        (Role::Uplink, Hook::Egress) if tables.is_of_host.get() => {
+            at_a_glance::<FromHost>(tables, &mut glanced, now)
+        }
         (Role::Uplink, Hook::Egress) => at_a_glance::<ToUplink>(tables, &mut glanced, now),
     };
     let (mut ended, path) = run_whole(tables, (role, hook), frame, now);

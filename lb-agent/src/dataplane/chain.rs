@@ -1,6 +1,10 @@
-//! The XDP programs of one mode: the first is a device's, and calls the others by way of an array.
+//! Programs that are no device's: others call them by way of an array.
 //!
-//! A kernel empties such an array once no process has it open and nothing pins it. So it is pinned beside
+//! What an uplink's egress calls for packets of this host is whole by itself: whichever agent has put it
+//! into the array, it does the same to the same tables. So there is one array, pinned like a table, in which
+//! an agent that starts replaces what it finds.
+//!
+//! The XDP programs of one mode hand a frame on in memory of their own. A kernel empties such an array once no process has it open and nothing pins it. So it is pinned beside
 //! the tables, that the programs stay whole while no agent lives; an agent that starts puts its own in the
 //! place. An earlier program whose array is gone leaves to tc what it would have called another for.
 
@@ -13,14 +17,19 @@ use aya::maps::{Map, ProgramArray};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 
 use super::bpffs::PinPaths;
-use super::load::{LoadError, UPLINK_XDP, UPLINK_XDP_GENERIC, refused};
+use super::load::{
+    HOST_EGRESS_V4, HOST_EGRESS_V6, LoadError, UPLINK_XDP, UPLINK_XDP_GENERIC, classifier, refused,
+};
 use super::syscall;
 use super::xdp::XdpMode;
 
 /// The arrays, by the names of their pins.
-pub const ARRAYS: [&str; 2] = [NATIVE.array, GENERIC.array];
+pub const ARRAYS: [&str; 3] = [HOST_PARTS, NATIVE.array, GENERIC.array];
 
-/// What the programs of a mode are called.
+/// The array of programs for what this host sends.
+pub const HOST_PARTS: &str = "HOST_PARTS";
+
+/// What the XDP programs of a mode are called.
 struct Chain {
     first: &'static str,
     /// In the order of the array.
@@ -39,11 +48,49 @@ const GENERIC: Chain = Chain {
     array: "XDP_PARTS_G",
 };
 
+/// The programs of a mode, in the order in which they call each other.
+pub const fn programs(mode: XdpMode) -> [&'static str; 4] {
+    let Chain { first, parts, .. } = chain(mode);
+    let [second, third, fourth] = *parts;
+    [first, second, third, fourth]
+}
+
 const fn chain(mode: XdpMode) -> &'static Chain {
     match mode {
         XdpMode::Native => &NATIVE,
         XdpMode::Generic => &GENERIC,
     }
+}
+
+/// Puts the programs for what this host sends, which the verifier has seen, into their array.
+pub fn fill_host_parts(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for (index, name) in (0..).zip([HOST_EGRESS_V4, HOST_EGRESS_V6]) {
+        let failed = |source| LoadError::Program {
+            program: name,
+            source,
+        };
+        let part = classifier(ebpf, name)?.fd().map_err(failed)?;
+        let part = part.try_clone();
+        let part = part.map_err(|source| failed(ProgramError::IOError(source)))?;
+        put(ebpf, HOST_PARTS, index, &part)?;
+    }
+    Ok(())
+}
+
+/// Puts a program into an array, in the place of what is there.
+fn put(
+    ebpf: &mut Ebpf,
+    array: &'static str,
+    index: u32,
+    part: &ProgramFd,
+) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Parts { array, source };
+    let map = ebpf.map_mut(array).ok_or(LoadError::ObjectLacks {
+        what: "map",
+        name: array,
+    })?;
+    let mut programs = ProgramArray::try_from(map).map_err(failed)?;
+    programs.set(index, part, 0).map_err(failed)
 }
 
 /// The first program of a mode. The first call hands all of them to the verifier, and fills their array.
@@ -54,16 +101,7 @@ pub fn load(ebpf: &mut Ebpf, mode: XdpMode) -> Result<OwnedFd, LoadError> {
     indices.reverse();
     for (index, name) in indices {
         if let (part, true) = verified(ebpf, name)? {
-            let failed = |source| LoadError::Parts {
-                array: chain.array,
-                source,
-            };
-            let map = ebpf.map_mut(chain.array).ok_or(LoadError::ObjectLacks {
-                what: "map",
-                name: chain.array,
-            })?;
-            let mut array = ProgramArray::try_from(map).map_err(failed)?;
-            array.set(index, &part, 0).map_err(failed)?;
+            put(ebpf, chain.array, index, &part)?;
         }
     }
     let (first, _) = verified(ebpf, chain.first)?;

@@ -32,16 +32,22 @@ pub const WORKLOAD_EGRESS: &str = "lb_workload_egress";
 pub const UPLINK_INGRESS: &str = "lb_uplink_ingress";
 /// The program at the side of an uplink where packets leave.
 pub const UPLINK_EGRESS: &str = "lb_uplink_egress";
+/// What that one calls for IPv4 packets of this host.
+pub const HOST_EGRESS_V4: &str = "lb_host_egress_v4";
+/// The same for IPv6.
+pub const HOST_EGRESS_V6: &str = "lb_host_egress_v6";
 /// The program at an uplink's XDP hook, in its driver; loaded only where it is wanted.
 pub const UPLINK_XDP: &str = "lb_uplink_xdp";
 /// The same for the generic hook.
 pub const UPLINK_XDP_GENERIC: &str = "lb_uplink_xdp_g";
 /// All that are always loaded.
-pub const PROGRAMS: [&str; 4] = [
+pub const PROGRAMS: [&str; 6] = [
     WORKLOAD_INGRESS,
     WORKLOAD_EGRESS,
     UPLINK_INGRESS,
     UPLINK_EGRESS,
+    HOST_EGRESS_V4,
+    HOST_EGRESS_V6,
 ];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerage-bpf.o"));
@@ -138,8 +144,8 @@ pub enum LoadError {
         #[source]
         source: MapError,
     },
-    /// The parts of an XDP program could not be put together; it is tried again.
-    #[error("filling the array {array} of XDP programs: {source}")]
+    /// The parts of a program could not be put together; it is tried again.
+    #[error("filling the array {array} of programs: {source}")]
     Parts {
         /// The array.
         array: &'static str,
@@ -236,10 +242,12 @@ impl Loaded {
             loader.map_max_entries(table.name(), sizes.entries(table));
             loader.map_pin_path(table.name(), paths.map(table));
         }
+        loader.map_pin_path(chain::HOST_PARTS, paths.maps().join(chain::HOST_PARTS));
         let mut ebpf = loader
             .load(&object)
             .map_err(|source| LoadError::Create { source })?;
         verify_all(&mut ebpf)?;
+        chain::fill_host_parts(&mut ebpf)?;
         Ok(Self {
             ebpf,
             paths,
@@ -354,7 +362,7 @@ fn check_pins(paths: &PinPaths, shapes: &BTreeMap<Table, Shape>) -> Result<usize
     Ok(adopted)
 }
 
-fn classifier<'a>(
+pub(super) fn classifier<'a>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, LoadError> {

@@ -79,7 +79,7 @@ pub(super) fn choose<F: Family, S: Side>(
         }
     }
     // This host is a client of the cluster, as its pods are.
-    let role = if is_source::<S>() {
+    let role = if S::IS_OF_HOST {
         Role::Workload
     } else {
         S::ROLE
@@ -112,7 +112,7 @@ pub(super) fn choose<F: Family, S: Side>(
     let shares_bridge = S::ROLE == Role::Workload
         && tuple.source != target.address
         && tables.share_bridge::<F>(tuple.source, target.address);
-    let path = if is_source::<S>() {
+    let path = if S::IS_OF_HOST {
         Path::OfHost
     } else if shares_bridge {
         Path::Bridged
@@ -328,7 +328,7 @@ fn publish<F: Family, S: Side>(
     tables: &impl Tables,
     (rewrite, found, placed): (&mut Room<Rewrite<F>>, &mut Room<Found<F>>, &mut Placed),
 ) -> (Verdict, bool) {
-    let is_second_pair = is_source::<S>() && !matches!(entry.path, Path::OfHost);
+    let is_second_pair = is_source::<S>() && !S::IS_OF_HOST;
     let reason = if is_second_pair {
         Reason::NewSource
     } else {

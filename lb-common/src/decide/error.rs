@@ -7,7 +7,7 @@
 //! quote must say.
 
 use super::side::Side;
-use super::{Action, Verdict, Workspace};
+use super::{Action, Verdict, Workspace, concerns};
 use crate::family::Family;
 use crate::flow::{Direction, FlowEntry, FlowKey, Hook};
 use crate::icmp::{self, QuotedPacket};
@@ -57,8 +57,7 @@ pub(super) fn find<F: Family, S: Side>(
         tuple: quote.tuple.reverse(),
         hook: S::HOOK,
     };
-    lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &key.tuple)
-        && tables.search(&key, now, &mut workspace.found)
+    concerns::<F, S>(&key.tuple, tables) && tables.search(&key, now, &mut workspace.found)
 }
 
 /// Decides about the ICMP error `packet`, which quotes a packet of the flow that [`find`] found.

@@ -80,7 +80,7 @@ pub(super) fn settle<F: Family, S: Side>(
 pub(super) const fn is_request<S: Side>(path: Path) -> bool {
     match (S::ROLE, S::HOOK) {
         (_, Hook::Ingress) => true,
-        (Role::Uplink, Hook::Egress) => matches!(path, Path::OfHost),
+        (Role::Uplink, Hook::Egress) => S::IS_OF_HOST && matches!(path, Path::OfHost),
         (Role::Workload, Hook::Egress) => false,
     }
 }

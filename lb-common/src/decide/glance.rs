@@ -9,7 +9,7 @@
 //! stamps the flow), bridged flows.
 
 use super::side::Side;
-use super::{Action, Verdict, established, onward};
+use super::{Action, Verdict, concerns, established, onward};
 use crate::checksum::{Sum, update};
 use crate::conntrack;
 use crate::family::{Family, V4, V6};
@@ -76,6 +76,24 @@ pub fn glance<S: Side>(
     }
 }
 
+/// The same, where packets of another family than `F` are none to be told about.
+#[inline(always)]
+pub fn glance_of<F: Family, S: Side>(
+    packet: &mut impl PacketRewrite,
+    now: impl FnOnce() -> Seconds,
+    tables: &impl Tables,
+) -> Glance {
+    let own = if F::IS_V6 {
+        ethernet::IPV6
+    } else {
+        ethernet::IPV4
+    };
+    match packet.head::<PORTS_END_V4>().map(|head| head.half::<12>()) {
+        Some(number) if number == own => at_family::<F, S>(packet, now, tables),
+        _ => Glance::UNCLEAR,
+    }
+}
+
 #[inline(always)]
 fn at_family<F: Family, S: Side>(
     packet: &mut impl PacketRewrite,
@@ -129,7 +147,7 @@ pub(super) fn tell<F: Family, S: Side>(
         may_tell_more,
     };
     let tuple = tuple::<F>(from, protocol);
-    let concerns = lookup::may_concern::<F>(tables, (S::ROLE, S::HOOK), &tuple);
+    let concerns = concerns::<F, S>(&tuple, tables);
     if !concerns {
         if S::HOOK == Hook::Ingress && lookup::in_few_service_cidrs::<F>(tables, tuple.destination)
         {

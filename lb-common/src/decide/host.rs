@@ -24,13 +24,8 @@ use crate::table::device::Role;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 
-/// Whether a packet that leaves by an uplink is this host's and may dial a service.
-#[inline(always)]
-pub(super) fn is_request<F: Family>(packet: &Packet<F>, tables: &impl Tables) -> bool {
-    tables.is_of_host() && lookup::may_be_service::<F>(tables, packet.destination)
-}
-
-/// Chooses where a packet of this host is to go that no flow has, and prepares its entry.
+/// Chooses where a packet of this host is to go that no flow has, and prepares its entry. What is not for a
+/// service goes its way: none of it came from outside, and needs a source.
 #[inline(always)]
 pub(super) fn choose<F: Family, S: Side>(
     packet: &Packet<F>,
@@ -38,6 +33,9 @@ pub(super) fn choose<F: Family, S: Side>(
     tables: &impl Tables,
     workspace: &mut Workspace<F>,
 ) -> Step {
+    if !lookup::may_be_service::<F>(tables, packet.destination) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
     let chosen = create::choose::<F, S>(packet, now, tables, workspace);
     if chosen.next != Next::Establish {
         return chosen;

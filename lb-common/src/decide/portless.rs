@@ -51,17 +51,17 @@ fn may_concern<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> 
         }
         (Role::Uplink, Hook::Egress) => {
             packet.fragment.is_later
-                || (tables.is_of_host() && lookup::may_be_service::<F>(tables, destination))
+                || (S::IS_OF_HOST && lookup::may_be_service::<F>(tables, destination))
         }
     }
 }
 
 /// Whether the packet is one of a client's, which may dial a service.
 #[inline(always)]
-fn is_request<S: Side>(tables: &impl Tables) -> bool {
+const fn is_request<S: Side>() -> bool {
     match (S::ROLE, S::HOOK) {
         (_, Hook::Ingress) => true,
-        (Role::Uplink, Hook::Egress) => tables.is_of_host(),
+        (Role::Uplink, Hook::Egress) => S::IS_OF_HOST,
         (Role::Workload, Hook::Egress) => false,
     }
 }
@@ -93,7 +93,7 @@ fn later_fragment<F: Family, S: Side>(
             return Workspace::translate(&mut workspace.rewrite, Reason::Fragment, &found.entry);
         }
     }
-    if !is_request::<S>(tables) {
+    if !is_request::<S>() {
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, destination) {
@@ -127,7 +127,7 @@ pub(super) fn remember<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tab
 /// An echo request: answered in the name of a service that works, else refused like any packet.
 #[inline(always)]
 fn echo<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
-    if !is_request::<S>(tables) {
+    if !is_request::<S>() {
         return Verdict::pass(Reason::NotService);
     }
     match lookup::address_kind::<F>(tables, packet.destination) {
@@ -143,7 +143,7 @@ fn echo<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict
 /// A packet of which only the address can match: a protocol without ports.
 #[inline(always)]
 fn address_only<F: Family, S: Side>(packet: &Packet<F>, tables: &impl Tables) -> Verdict {
-    if is_request::<S>(tables) {
+    if is_request::<S>() {
         refuse_address::<F>(packet.destination, tables)
     } else {
         Verdict::pass(Reason::NotService)

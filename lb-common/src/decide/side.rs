@@ -1,7 +1,8 @@
 //! Where a packet is seen, as a type.
 //!
 //! The four sides differ in what may concern them and in what they do with a packet that no flow
-//! has. As types, each program has only its own side's instructions, to verify and to run.
+//! has, and what this host sends differs from what it forwards. As types, each program has only its own
+//! side's instructions, to verify and to run.
 
 use crate::flow::Hook;
 use crate::table::device::Role;
@@ -15,6 +16,8 @@ pub trait Side {
     /// Whether a new flow is made only with the port that its client has, and left to others where that
     /// is another flow's.
     const KEEPS_PORT: bool = false;
+    /// Whether this host has made the packets, which may dial services then.
+    const IS_OF_HOST: bool = false;
 }
 
 /// What a pod sends.
@@ -29,9 +32,12 @@ pub struct FromUplink;
 /// The same, as frames that have another chance to be decided about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FromUplinkFrame;
-/// What leaves for there.
+/// What leaves for there and has come by another device.
 #[derive(Clone, Copy, Debug)]
 pub struct ToUplink;
+/// What leaves for there and is this host's own.
+#[derive(Clone, Copy, Debug)]
+pub struct FromHost;
 
 impl Side for FromWorkload {
     const ROLE: Role = Role::Workload;
@@ -57,4 +63,10 @@ impl Side for FromUplinkFrame {
 impl Side for ToUplink {
     const ROLE: Role = Role::Uplink;
     const HOOK: Hook = Hook::Egress;
+}
+
+impl Side for FromHost {
+    const ROLE: Role = Role::Uplink;
+    const HOOK: Hook = Hook::Egress;
+    const IS_OF_HOST: bool = true;
 }

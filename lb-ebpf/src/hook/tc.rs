@@ -5,18 +5,22 @@
 //! entry program calls one after the other, each with the stack to itself.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::maps::PerCpuArray;
-use lb_common::decide::{Action, Glance, Side, Sighting, Verdict, Workspace, decide, glance};
+use aya_ebpf::maps::{PerCpuArray, ProgramArray};
+use aya_ebpf::programs::TcContext;
+use lb_common::decide::{
+    Action, FromHost, Glance, Side, ToUplink, Verdict, Workspace, decide_at, glance, glance_of,
+};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{Hook, Path};
 use lb_common::packet::{PacketRead as _, PacketWrite as _};
 use lb_common::parse::{Packet, ParseError, parse, parse_link};
 use lb_common::rewrite::{self, Rewrite, RewriteError};
 use lb_common::room::Room;
-use lb_common::table::device::Role;
+use lb_common::tables::Tables as _;
 use lb_common::verdict::Reason;
 
 use crate::count::count;
+use crate::maps::{HOST_V4, HOST_V6};
 use crate::packet::Skb;
 use crate::tables::KernelTables;
 use crate::{clock, forward, host, maps, onward, refuse};
@@ -41,12 +45,8 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let seen = glance_at::<S>(skb);
-    let (action, reason, path) = if seen.is_clear {
-        let action = match seen.verdict.action {
-            Action::Drop => DROP,
-            _ => NEXT,
-        };
-        (action, seen.verdict.reason, seen.verdict.path)
+    let ended = if seen.is_clear {
+        told(seen.verdict)
     } else {
         match parse_link(&packet) {
             Ok(link) if link.is_v6 => family::<V6, S>(skb, link.l3, &maps::SCRATCH_V6),
@@ -54,15 +54,68 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
             Err(error) => (NEXT, unparsed(error), Path::Routed),
         }
     };
+    end::<S>(skb, ended, bytes)
+}
+
+/// Runs one packet that leaves by an uplink. What this host sends is another program's, of the packet's
+/// family; where the agent has put none into the array, it goes as if it were forwarded.
+#[inline(always)]
+pub(crate) fn leave(context: &TcContext, of_host: &ProgramArray) -> i32 {
+    let skb = context.skb.skb;
+    if KernelTables::new(skb).is_of_host()
+        && let Ok(link) = parse_link(&Skb::new(skb))
+    {
+        let part = if link.is_v6 { HOST_V6 } else { HOST_V4 };
+        // SAFETY: nothing here waits to be dropped.
+        unsafe { of_host.tail_call(context, part) };
+    }
+    run::<ToUplink>(skb)
+}
+
+/// Runs one packet that this host sends and that is of this family.
+#[inline(always)]
+pub(crate) fn run_of_host<F: Family>(
+    skb: *mut __sk_buff,
+    scratch: &PerCpuArray<maps::ScratchWords>,
+) -> i32 {
+    let packet = Skb::new(skb);
+    let bytes = packet.length();
+    let seen = glance_of_host::<F>(skb);
+    let ended = if seen.is_clear {
+        told(seen.verdict)
+    } else {
+        match parse_link(&packet) {
+            Ok(link) => family::<F, FromHost>(skb, link.l3, scratch),
+            Err(error) => (NEXT, unparsed(error), Path::Routed),
+        }
+    };
+    end::<FromHost>(skb, ended, bytes)
+}
+
+/// What a glance says, which has done it.
+#[inline(always)]
+const fn told(verdict: Verdict) -> (i32, Reason, Path) {
+    let action = match verdict.action {
+        Action::Drop => DROP,
+        _ => NEXT,
+    };
+    (action, verdict.reason, verdict.path)
+}
+
+/// Counts a packet of so many `bytes`, and sends what goes on where its path leads.
+#[inline(always)]
+fn end<S: Side>(
+    skb: *mut __sk_buff,
+    (action, reason, path): (i32, Reason, Path),
+    bytes: u32,
+) -> i32 {
     count(reason, bytes);
     if action != NEXT {
         return action;
     }
-    match (S::ROLE, S::HOOK) {
-        (_, Hook::Ingress) if matches!(path, Path::SentOn | Path::OfHost) => {
-            onward::send(skb, path)
-        }
-        (Role::Uplink, Hook::Egress) if matches!(path, Path::OfHost) => host::send(skb),
+    match (S::HOOK, path) {
+        (Hook::Ingress, Path::SentOn | Path::OfHost) => onward::send(skb, path),
+        (Hook::Egress, Path::OfHost) if S::IS_OF_HOST => host::send(skb),
         _ => NEXT,
     }
 }
@@ -71,6 +124,13 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
 #[inline(never)]
 fn glance_at<S: Side>(skb: *mut __sk_buff) -> Glance {
     glance::<S>(&mut Skb::new(skb), clock::seconds, &KernelTables::new(skb))
+}
+
+/// [`glance_of`], with the stack to itself.
+#[inline(never)]
+fn glance_of_host<F: Family>(skb: *mut __sk_buff) -> Glance {
+    let tables = KernelTables::new(skb);
+    glance_of::<F, FromHost>(&mut Skb::new(skb), clock::seconds, &tables)
 }
 
 /// The packet of one family; the end of it is the one place where a verdict becomes an action.
@@ -98,13 +158,9 @@ fn family<F: Family, S: Side>(
     let Some(packet) = scratch.packet.get() else {
         return MALFORMED;
     };
-    let seen = Sighting {
-        role: S::ROLE,
-        hook: S::HOOK,
-        now: clock::seconds(),
-    };
     let (reader, tables) = (Skb::new(skb), KernelTables::new(skb));
-    let verdict = decide(&reader, packet, &seen, &tables, &mut scratch.workspace);
+    let now = clock::seconds();
+    let verdict = decide_at::<F, S>(&reader, packet, now, &tables, &mut scratch.workspace);
     let Some(packet) = scratch.packet.get() else {
         return MALFORMED;
     };

@@ -12,10 +12,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 use aya::programs::ProgramInfo;
 use lb_agent::{
-    dataplane::{
-        layout::Table,
-        load::{PROGRAMS, UPLINK_XDP},
-    },
+    dataplane::{chain, layout::Table, load::PROGRAMS, xdp::XdpMode},
     settings::Sizes,
 };
 
@@ -159,7 +156,9 @@ fn programs(ground: &mut Ground, report: &mut Report) -> Result<()> {
         let info = ground.program(name)?.info()?;
         program(name, &info, report);
     }
-    program(UPLINK_XDP, &ground.frame_program()?.info()?, report);
+    for name in chain::programs(XdpMode::Native) {
+        program(name, &ground.frame_part(name)?.info()?, report);
+    }
     let mut rig = Rig::load(ground)?;
     let packets = Baseline::ALL.map(|it| (it, Layer::Packets, "baselines"));
     let frames = Baseline::FRAMES.map(|it| (it, Layer::Frames, "baselines for XDP"));

@@ -122,9 +122,14 @@ impl Ground {
     }
 
     /// Our program for XDP.
-    pub(super) fn frame_program(&mut self) -> Result<&mut Xdp> {
+    fn frame_program(&mut self) -> Result<&mut Xdp> {
+        self.frame_part(UPLINK_XDP)
+    }
+
+    /// It, or a program that it calls.
+    pub(super) fn frame_part(&mut self, name: &str) -> Result<&mut Xdp> {
         self.loaded.frame_program(XdpMode::Native)?;
-        let program = self.loaded.ebpf().program_mut(UPLINK_XDP);
+        let program = self.loaded.ebpf().program_mut(name);
         Ok(program
             .context("the object has a program for XDP")?
             .try_into()?)

@@ -298,8 +298,8 @@ impl Rig {
         self.course.set(0, Wire(*course), 0)?;
         let frame = [&MACS[..], ether_type(course), &course.header].concat();
         let context = match (program.layer, program.device) {
-            (_, None) => None,
-            (Layer::Packets, Some(device)) => Some(packet_context(device)),
+            (Layer::Packets, device) => Some(packet_context(device.unwrap_or(LOOPBACK))),
+            (Layer::Frames, None) => None,
             (Layer::Frames, Some(device)) => Some(frame_context(device, frame.len())?),
         };
         let mut out = vec![0; FRAME_ROOM];
@@ -333,12 +333,18 @@ impl Rig {
     }
 }
 
-/// A `struct __sk_buff` that says nothing but the device.
+/// Interface index of the device by which packets come and go for which there is none.
+const LOOPBACK: u32 = 1;
+
+/// A `struct __sk_buff` that says nothing but the device, and that one has brought the packet: the host has
+/// not made it.
 fn packet_context(device: u32) -> Vec<u8> {
-    /// Where its field `ifindex` is.
-    const IFINDEX: usize = 40;
+    /// Where its fields `ingress_ifindex` and `ifindex` are.
+    const FIELDS: usize = 36;
     let mut context = vec![0; 192];
-    context[IFINDEX..IFINDEX + 4].copy_from_slice(&device.to_ne_bytes());
+    for field in context[FIELDS..FIELDS + 8].chunks_exact_mut(4) {
+        field.copy_from_slice(&device.to_ne_bytes());
+    }
     context
 }
 

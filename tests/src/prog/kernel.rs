@@ -91,6 +91,7 @@ impl Kernel {
                 panic!("{name} is refused:\n{log}");
             }
         }
+        chain::fill_host_parts(&mut ebpf).expect("the array takes programs");
         chain::load(&mut ebpf, XdpMode::Native).expect("the kernel takes the XDP programs");
         let words = WORD_MAPS.map(|(name, per_element)| {
             let map = ebpf.take_map(name).expect("the object has the map");
