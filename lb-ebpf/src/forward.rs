@@ -133,6 +133,15 @@ impl Fib {
         }
     }
 
+    /// Whether the packet will wait for the MAC of the next hop, and carries a route that leads elsewhere: what
+    /// no device has received has been routed.
+    #[inline(always)]
+    pub(crate) fn has_stale_route(&self) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        let received_by = unsafe { (*self.skb).ingress_ifindex };
+        received_by == 0 && self.lookup.destination_mac == [0; 6]
+    }
+
     /// Whether what the packet will be cut into fits the device.
     #[inline(always)]
     fn fits(&self, ifindex: u32) -> bool {

@@ -69,6 +69,10 @@ fn send_family<F: Family>(skb: *mut __sk_buff) -> i32 {
 
 /// Hands the packet to `device`, by which the next hop is that `fib` has found; gives what the program
 /// returns.
+///
+/// A packet that waits for the next hop's MAC leaves by the route that it carries, once that is known: one
+/// of this host's carries that to the service address, and would go to the wrong neighbour. The kernel gives
+/// it another where it is told no next hop, and looks for it itself.
 #[inline(always)]
 pub(crate) fn to_neighbour(device: u32, fib: &Fib) -> i32 {
     let [a, b, c, d] = words(fib.lookup.destination);
@@ -78,9 +82,13 @@ pub(crate) fn to_neighbour(device: u32, fib: &Fib) -> i32 {
             ipv6_nh: [a, b, c, d],
         },
     };
-    // SAFETY: the helper reads the next hop, which is whole.
-    let action =
-        unsafe { bpf_redirect_neigh(device, &raw mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+    let length = if fib.has_stale_route() {
+        0
+    } else {
+        size_of::<bpf_redir_neigh>() as i32
+    };
+    // SAFETY: the helper reads the next hop, which is whole, or nothing.
+    let action = unsafe { bpf_redirect_neigh(device, &raw mut hop, length, 0) };
     action as i32
 }
 

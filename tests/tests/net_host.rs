@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     checks, clock,
     cluster::{Endpoint, Exposure, Policy, Service, sockets},
-    in_every_shape,
+    command, in_every_shape,
     lab::{CniShape, address},
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, on_stage},
     traffic::{self, Greeting, LongFlow, Pong, Transport, bulk_echo, ping, refusal},
@@ -32,6 +32,7 @@ const BULK: usize = 4 << 20;
 const CHECKS: &[Check] = checks![
     the_node_reaches_every_endpoint_at_every_address,
     streams_of_the_node_pass_whole,
+    a_datagram_that_waits_for_its_neighbour_arrives,
     the_node_is_refused_where_nobody_serves,
     policies_know_the_node_as_a_client_of_the_cluster,
     an_echo_request_of_the_node_is_answered,
@@ -106,6 +107,25 @@ fn streams_of_the_node_pass_whole(stage: &mut Stage) -> Result<()> {
             let took = bulk_echo(node, address, BULK)
                 .with_context(|| format!("a stream to {servers:?} at {address}"))?;
             ensure!(took < Duration::from_secs(10), "{address}: {took:?}");
+        }
+    }
+    stage.set_endpoints(&["web-1", "web-2", "web-3"])?;
+    stage.await_servers(&["web-1", "web-2", "web-3"])
+}
+
+/// Nobody sends a datagram again: that which asks for the next hop's MAC has to go there too, and not to
+/// the next hop of the service address.
+fn a_datagram_that_waits_for_its_neighbour_arrives(stage: &mut Stage) -> Result<()> {
+    for servers in [["web-1"], ["web-2"]] {
+        stage.set_endpoints(&servers)?;
+        stage.await_servers(&servers)?;
+        for address in stage.web.sockets(PORT) {
+            let node = stage.cluster.lab.node(1).ns.name();
+            // What is permanent stays.
+            command::ip(node, "neigh flush all\n")?;
+            let greeting = ask(stage, address, Transport::Udp)
+                .with_context(|| format!("{servers:?}, whose neighbour is unknown"))?;
+            ensure!(servers.contains(&&*greeting.server), "{greeting}");
         }
     }
     stage.set_endpoints(&["web-1", "web-2", "web-3"])?;
