@@ -36,6 +36,7 @@ mod path;
 mod pod;
 mod second_wire;
 mod shape;
+mod strays;
 mod turn;
 
 use self::turn::Turn;

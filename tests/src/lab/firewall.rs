@@ -70,7 +70,8 @@ fn rules() -> String {
     )
 }
 
-fn set_br_netfilter(wanted: bool, node: &Namespace) -> Result<()> {
+/// Sets whether bridged packets of a namespace pass its firewall.
+pub(super) fn set_br_netfilter(wanted: bool, node: &Namespace) -> Result<()> {
     let exists = node.run(|| Ok(fs::exists("/proc/sys/net/bridge")?))?;
     if !exists && !wanted {
         // Without the module no bridged packet passes the firewall, as wanted.

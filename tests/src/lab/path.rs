@@ -32,6 +32,9 @@ const SLOW_TABLE: u8 = 51;
 /// What packets are marked with that take it.
 const SLOW_MARK: u8 = 0x51;
 
+/// The table of what makes the weather.
+const WEATHER: &str = "weather";
+
 /// How `ip` is told the family that a command is about.
 const FAMILIES: [&str; 2] = ["-4", "-6"];
 
@@ -238,10 +241,10 @@ impl Outside {
     /// What became of packets since the weather turned, both directions together.
     pub fn damage(&self) -> Result<Damage> {
         let (lost, delayed) = (
-            counted(&self.router, "lossy")?,
-            counted(&self.router, "slow")?,
+            counted(&self.router, WEATHER, "lossy")?,
+            counted(&self.router, WEATHER, "slow")?,
         );
-        let requests = counted(&self.ns, "slow")?;
+        let requests = counted(&self.ns, WEATHER, "slow")?;
         Ok(Damage {
             lost,
             delayed: delayed + requests,
@@ -285,13 +288,14 @@ fn slow_way(ns: &Namespace, gateways: [IpAddr; 2], mac: &str) -> Result<()> {
     command::run(&mut tc, "").map(drop)
 }
 
-fn nft(ns: &Namespace, rules: &str) -> Result<()> {
+/// Loads rules in nftables' language.
+pub(super) fn nft(ns: &Namespace, rules: &str) -> Result<()> {
     command::run(ns.command("nft")?.args(["-f", "-"]), rules).map(drop)
 }
 
 /// Packets that the counters of a chain saw.
-fn counted(ns: &Namespace, chain: &str) -> Result<u64> {
-    let list = ["list", "chain", "inet", "weather", chain];
+pub(super) fn counted(ns: &Namespace, table: &str, chain: &str) -> Result<u64> {
+    let list = ["list", "chain", "inet", table, chain];
     let text = command::run(ns.command("nft")?.args(list), "")?;
     let mut words = text.split_whitespace();
     let mut sum = 0;

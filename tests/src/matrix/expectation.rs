@@ -66,7 +66,10 @@ pub enum Expectation {
         difference: Option<&'static str>,
     },
     /// It is refused at once.
-    Refused,
+    Refused {
+        /// What kube-proxy does otherwise, if anything.
+        difference: Option<&'static str>,
+    },
     /// Nothing comes back.
     Silent,
 }
@@ -77,7 +80,7 @@ impl fmt::Display for Expectation {
             Self::Served { server, seen, .. } => {
                 write!(f, "{} answers and sees {seen:?}", server.name())
             }
-            Self::Refused => f.write_str("it is refused"),
+            Self::Refused { .. } => f.write_str("it is refused"),
             Self::Silent => f.write_str("nothing comes back"),
         }
     }
@@ -95,13 +98,18 @@ pub(super) enum Scope {
 /// What should happen in `cell`, of those that run.
 pub fn expectation(cell: Cell) -> Expectation {
     let Some(server) = server_of(cell.backend) else {
-        return Expectation::Refused;
+        return Expectation::Refused { difference: None };
     };
     let translator = translator(cell.source, cell.address);
     let policy = cell.policy;
     let scope = scope(cell.source, cell.address, [policy, policy]);
     if scope == Scope::OnTranslator && server.node() != translator {
         return Expectation::Silent;
+    }
+    if is_process_of(translator, cell.source) && server == Server::Host(translator) {
+        return Expectation::Refused {
+            difference: Some("serves its own network, by the loopback device"),
+        };
     }
     served(cell.source, cell.address, policy, server, cell.shape)
 }
@@ -135,6 +143,11 @@ const fn node_of(source: Source) -> u8 {
     }
 }
 
+/// Whether a source is a process of the node that translates for it, at its uplink.
+fn is_process_of(translator: u8, source: Source) -> bool {
+    matches!(source, Source::ThisNode | Source::OtherNode) && node_of(source) == translator
+}
+
 /// Which endpoints a client of a Service with these policies (internal, external) may reach. Whoever
 /// dials another address than the cluster's from within the translating node is spared the policy.
 pub(super) fn scope(source: Source, address: Address, policies: [Policy; 2]) -> Scope {
@@ -162,17 +175,27 @@ pub(super) fn served(
 ) -> Expectation {
     let translator = translator(source, address);
     let is_inside = node_of(source) == translator;
+    let is_process = is_process_of(translator, source);
+    let is_here = server.node() == translator;
+    let by_tunnel = shape == CniShape::Vxlan && !is_here && !matches!(server, Server::Host(_));
     let seen = if source == Source::Hairpin && is_inside {
         Seen::Dialled
-    } else if is_inside || server.node() == translator {
+    } else if is_process && by_tunnel {
+        // The other node would take the uplink's address for forged.
+        Seen::Tunnel(translator)
+    } else if is_inside || is_here {
         Seen::Client
-    } else if shape == CniShape::Vxlan && !matches!(server, Server::Host(_)) {
+    } else if by_tunnel {
         Seen::Tunnel(translator)
     } else {
         Seen::Node(translator)
     };
     let is_external = address != Address::ClusterIp;
     let difference = match seen {
+        // Whatever a node's process dials is masqueraded by the device that leads to the endpoint: an
+        // uplink has the address that the process has, a pod's device none.
+        Seen::Client if is_process => (is_here && shape.has_bridge())
+            .then_some("shows the bridge's address to an endpoint that its own node dials"),
         Seen::Client if is_external && external == Policy::Cluster => {
             Some("masquerades whatever dials an external address with policy Cluster")
         }
@@ -277,6 +300,95 @@ mod tests {
             ),
         ] {
             check(cell(source, address, policy, backend), expected);
+        }
+    }
+
+    #[test]
+    fn a_process_is_a_client_of_its_node_and_its_own_network_is_refused_to_it() {
+        use Address::{ClusterIp, ExternalIp, LoadBalancer, NodePortElsewhere};
+        use Backend::{HostLocal, HostRemote, Nobody, Remote, Terminating};
+        use Policy::{Cluster, Local};
+        use Source::{OtherNode, ThisNode};
+        for (source, address, policy, backend, routed, vxlan) in [
+            (ThisNode, ClusterIp, Cluster, Nobody, "it is refused", None),
+            (ThisNode, ClusterIp, Local, HostLocal, "it is refused", None),
+            (
+                ThisNode,
+                LoadBalancer,
+                Cluster,
+                HostLocal,
+                "it is refused",
+                None,
+            ),
+            (
+                ThisNode,
+                ClusterIp,
+                Local,
+                Remote,
+                "nothing comes back",
+                None,
+            ),
+            (
+                OtherNode,
+                ClusterIp,
+                Local,
+                HostLocal,
+                "nothing comes back",
+                None,
+            ),
+            (
+                ThisNode,
+                ClusterIp,
+                Local,
+                Terminating,
+                "web-1 answers and sees Client",
+                None,
+            ),
+            (
+                ThisNode,
+                ExternalIp,
+                Local,
+                Remote,
+                "web-2 answers and sees Client",
+                Some("web-2 answers and sees Tunnel(1)"),
+            ),
+            (
+                ThisNode,
+                ClusterIp,
+                Cluster,
+                HostRemote,
+                "node2 answers and sees Client",
+                None,
+            ),
+            (
+                ThisNode,
+                NodePortElsewhere,
+                Cluster,
+                HostLocal,
+                "node1 answers and sees Node(2)",
+                None,
+            ),
+            (
+                OtherNode,
+                LoadBalancer,
+                Cluster,
+                HostLocal,
+                "node1 answers and sees Client",
+                None,
+            ),
+            (
+                OtherNode,
+                LoadBalancer,
+                Local,
+                Backend::Local,
+                "web-1 answers and sees Client",
+                Some("web-1 answers and sees Tunnel(3)"),
+            ),
+        ] {
+            let cell = cell(source, address, policy, backend);
+            check(cell, routed);
+            let shape = CniShape::Vxlan;
+            check(Cell { shape, ..cell }, vxlan.unwrap_or(routed));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! kube-proxy's own table of who goes where and whose address is changed
 //! (`TestInternalExternalMasquerade`), as it stands there, beside what we do.
 //!
-//! Its rows for processes of the node need the socket hooks and are not here. Who serves is the same
-//! in every cell; the address is changed where the reply would miss the node that has to translate it
-//! back, and kept elsewhere, which is marked as a difference.
+//! Its row for processes of the node that dial the node's own port needs the socket hooks and is not
+//! here. Who serves is the same in every cell; the address is changed where the reply would miss the node
+//! that has to translate it back, and kept elsewhere, which is marked as a difference where masquerading
+//! would give another address.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,7 @@ const BOTH: &[Server] = &[Server::Here, Server::Elsewhere];
 const HERE: &[Server] = &[Server::Here];
 
 /// The table; a column for each of [`POLICIES`].
-const TABLE: [(Source, Address, [Upstream; 3]); 6] = [
+const TABLE: [(Source, Address, [Upstream; 3]); 8] = [
     (
         Source::PodHere,
         Address::ClusterIp,
@@ -49,6 +50,16 @@ const TABLE: [(Source, Address, [Upstream; 3]); 6] = [
         Source::PodHere,
         Address::LoadBalancer,
         [(BOTH, true), (BOTH, false), (BOTH, true)],
+    ),
+    (
+        Source::ThisNode,
+        Address::ClusterIp,
+        [(BOTH, true), (BOTH, true), (HERE, true)],
+    ),
+    (
+        Source::ThisNode,
+        Address::LoadBalancer,
+        [(BOTH, true), (BOTH, true), (BOTH, true)],
     ),
     (
         Source::External,
@@ -112,6 +123,27 @@ pub(super) fn check(stage: &MatrixStage, shape: CniShape) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Seen;
+
+    /// Whom a server sees where kube-proxy masquerades: the address of the device that leads to it, or
+    /// the first of the node's where that has none.
+    fn masqueraded_as(server: Server, shape: CniShape) -> &'static str {
+        match server {
+            Server::Here if shape.has_bridge() => "the bridge",
+            Server::Elsewhere if shape == CniShape::Vxlan => "the tunnel",
+            _ => "the uplink",
+        }
+    }
+
+    /// Whom a server sees.
+    fn known_as(source: Source, seen: Seen) -> &'static str {
+        match (seen, source) {
+            (Seen::Tunnel(1), _) => "the tunnel",
+            (Seen::Node(1), _) | (Seen::Client, Source::ThisNode) => "the uplink",
+            (Seen::Client, _) => "the client",
+            (seen, source) => panic!("{source} seen as {seen:?}"),
+        }
+    }
 
     #[test]
     fn who_serves_is_as_upstream_and_each_kept_address_is_marked_where_upstream_changes_it() {
@@ -119,22 +151,29 @@ mod tests {
             for (policies, (upstream, masquerades)) in POLICIES.into_iter().zip(row) {
                 let own = servers(source, address, policies);
                 assert_eq!(own, upstream, "{source} to {address}, {policies:?}");
-                for server in own {
-                    let expected = served(source, address, policies[1], server, CniShape::Routed);
+                for (server, shape) in own
+                    .iter()
+                    .flat_map(|server| CniShape::ALL.map(|shape| (*server, shape)))
+                {
+                    let expected = served(source, address, policies[1], server, shape);
                     let Expectation::Served {
                         seen, difference, ..
                     } = expected
                     else {
                         panic!("{source} to {address}: {expected}");
                     };
-                    let keeps = seen == super::super::Seen::Client;
+                    let changed = masqueraded_as(server, shape);
+                    let known = known_as(source, seen);
                     assert_eq!(
                         difference.is_some(),
-                        masquerades && keeps,
-                        "{source} to {address}, {policies:?}, {server:?}"
+                        masquerades && known != changed,
+                        "{source} to {address}, {policies:?}, {server:?}, {shape}"
                     );
                     // Never the other way round.
-                    assert!(keeps || masquerades, "{source} to {address}, {policies:?}");
+                    assert!(
+                        seen == Seen::Client || masquerades,
+                        "{source} to {address}, {policies:?}, {shape}"
+                    );
                 }
             }
         }

@@ -85,6 +85,7 @@ fn run_on(path: Path, shape: CniShape, cells: &[Cell]) -> Result<()> {
         told.concat()
     );
     masquerade::check(&stage, shape).inspect_err(|_| stage.print_diagnosis())?;
+    stage.check_strays()?;
     eprintln!(
         "  {shape}, {path}: {} cells ({}), built in {built:.1?}, tried in {:.1?}, masquerade table in {:.1?}",
         cells.len(),
@@ -120,20 +121,24 @@ fn attempt_all(stage: &MatrixStage, cells: &[Cell]) -> Vec<(Cell, String)> {
 
 /// How many cells are served, refused and silent, and how many differ from kube-proxy.
 fn summary(cells: &[Cell]) -> String {
-    let (mut served, mut refused, mut silent, mut differing) = (0, 0, 0, 0);
+    let mut silent = 0;
+    let [mut served, mut refused] = [[0, 0]; 2];
     for cell in cells {
-        match expectation(*cell) {
-            Expectation::Served { difference, .. } => {
-                served += 1;
-                differing += usize::from(difference.is_some());
+        let (count, difference) = match expectation(*cell) {
+            Expectation::Served { difference, .. } => (&mut served, difference),
+            Expectation::Refused { difference } => (&mut refused, difference),
+            Expectation::Silent => {
+                silent += 1;
+                continue;
             }
-            Expectation::Refused => refused += 1,
-            Expectation::Silent => silent += 1,
-        }
+        };
+        count[0] += 1;
+        count[1] += usize::from(difference.is_some());
     }
+    let [[served, other_served], [refused, other_refused]] = [served, refused];
     format!(
-        "{served} served, {differing} of them unlike kube-proxy on purpose, {refused} refused, \
-         {silent} silent"
+        "{served} served, {other_served} of them unlike kube-proxy on purpose, \
+         {refused} refused, {other_refused} of them so, {silent} silent"
     )
 }
 

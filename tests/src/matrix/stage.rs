@@ -25,6 +25,8 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// A refusal is an answer, and takes as long as one; answers by ICMP have a rate, so that one may be
 /// missing.
 const REFUSAL: Duration = Duration::from_millis(700);
+/// How long a packet that nobody answers is waited for.
+const STRAYING: Duration = Duration::from_millis(20);
 /// How often a refusal is asked for.
 const ATTEMPTS: u32 = 4;
 /// Number of the first Service for the table of who is masqueraded; those before are the cells'.
@@ -35,6 +37,8 @@ const FIRST_MASQUERADED: u8 = 20;
 pub struct MatrixStage {
     servers: Vec<(TcpServer, Vec<UdpServer>)>,
     cluster: Cluster,
+    /// Packets to services that strayed before there was an agent.
+    strays: u64,
 }
 
 impl MatrixStage {
@@ -84,12 +88,17 @@ impl MatrixStage {
         for service in services(&cluster.lab) {
             cluster.manifests.write(&service)?;
         }
-        let mut stage = Self { servers, cluster };
+        let mut stage = Self {
+            servers,
+            cluster,
+            strays: 0,
+        };
         stage.start().inspect_err(|_| stage.print_diagnosis())?;
         Ok(stage)
     }
 
     fn start(&mut self) -> Result<()> {
+        self.let_stray()?;
         self.cluster.start_agents()?;
         for node in [1, 2] {
             for family in Family::ALL {
@@ -101,6 +110,31 @@ impl MatrixStage {
                 })?;
             }
         }
+        Ok(())
+    }
+
+    /// Sends packets to services that nobody translates yet, and waits until they are counted.
+    fn let_stray(&mut self) -> Result<()> {
+        let lab = &self.cluster.lab;
+        lab.count_strays()?;
+        for family in Family::ALL {
+            let number = number(Policy::Cluster, Backend::Local);
+            let address = self.socket(Address::ClusterIp, number, family);
+            let node = self.namespace(Source::ThisNode);
+            traffic::refusal(node, address, Transport::Udp, STRAYING)?;
+            let what = format!("a packet to {address} strays");
+            self.strays = clock::eventually(&what, PROPAGATION, || {
+                let strays = lab.strays()?;
+                Ok((strays > self.strays).then_some(strays))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a packet to a service left a node as it was, since there are agents.
+    pub fn check_strays(&self) -> Result<()> {
+        let strays = self.cluster.lab.strays()? - self.strays;
+        ensure!(strays == 0, "{strays} packets to services strayed");
         Ok(())
     }
 
@@ -119,7 +153,7 @@ impl MatrixStage {
                     server.name(),
                 );
             }
-            Expectation::Refused => expect_refusal(ns, dialled, cell.transport)?,
+            Expectation::Refused { .. } => expect_refusal(ns, dialled, cell.transport)?,
             Expectation::Silent => {
                 let (kind, took) = traffic::refusal(ns, dialled, cell.transport, SILENCE)?;
                 ensure!(

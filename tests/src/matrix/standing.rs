@@ -27,12 +27,7 @@ pub fn standing(cell: Cell) -> Standing {
     }
     match (cell.source, cell.address) {
         (_, Address::Localhost) | (Source::ThisNode, Address::NodePortHere) => LOOPBACK,
-        // A node's own process is served by the node it dials, if that is another one.
-        (Source::ThisNode, Address::NodePortElsewhere)
-        | (Source::OtherNode, Address::NodePortHere | Address::NodePortElsewhere) => Standing::Runs,
-        (Source::ThisNode | Source::OtherNode, _) => {
-            Standing::NotYet("a process of the node: needs the socket hooks")
-        }
+        // What is no address of the node itself leaves it by an uplink.
         _ => Standing::Runs,
     }
 }
