@@ -144,7 +144,7 @@ const fn node_of(source: Source) -> u8 {
 }
 
 /// Whether a source is a process of the node that translates for it, at its uplink.
-fn is_process_of(translator: u8, source: Source) -> bool {
+const fn is_process_of(translator: u8, source: Source) -> bool {
     matches!(source, Source::ThisNode | Source::OtherNode) && node_of(source) == translator
 }
 
