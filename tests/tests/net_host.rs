@@ -38,6 +38,8 @@ const CHECKS: &[Check] = checks![
     an_echo_request_of_the_node_is_answered,
     flows_of_the_node_outlive_the_agent,
     flows_of_the_node_are_counted_and_listed,
+    what_the_node_dials_goes_as_explained,
+    what_stops_the_node_is_explained,
 ];
 
 in_every_shape!(processes_of_a_node_dial_services, on_stage_with_outside);
@@ -255,4 +257,84 @@ fn flows_of_the_node_are_counted_and_listed(stage: &mut Stage) -> Result<()> {
     let is_it = |line: &&str| line.contains(&own) && line.contains(&address.to_string());
     ensure!(list.lines().any(|line| is_it(&line)), "{client}\n{list}");
     Ok(())
+}
+
+/// What `steerage explain` says on node 1.
+fn explain(stage: &Stage, client: SocketAddr, dialled: SocketAddr, flags: &str) -> Result<String> {
+    let (client, dialled) = (client.to_string(), dialled.to_string());
+    let arguments = ["explain", "--tcp-flags", flags, &client, &dialled];
+    stage.cluster.steerage(1, &arguments)
+}
+
+/// The source and the destination that an explanation says a packet goes on with.
+fn goes_on_as(text: &str) -> Result<(SocketAddr, SocketAddr)> {
+    let line = text.lines().find(|line| line.starts_with("goes on as"));
+    let line = line.with_context(|| format!("refused:\n{text}"))?;
+    let sockets: Vec<_> = line.split_whitespace().collect();
+    let [.., source, "->", destination] = sockets[..] else {
+        anyhow::bail!("{line}");
+    };
+    Ok((source.parse()?, destination.parse()?))
+}
+
+fn what_the_node_dials_goes_as_explained(stage: &mut Stage) -> Result<()> {
+    let lab = &stage.cluster.lab;
+    let node = lab.node(1);
+    for (address, own) in stage.web.sockets(PORT).into_iter().zip(node.addresses()) {
+        let mut met = BTreeSet::new();
+        for port in 42_000..42_000 + u16::try_from(ATTEMPTS)? {
+            let client = SocketAddr::new(own, port);
+            let text = explain(stage, client, address, "syn")?;
+            ensure!(text.contains("translate (new_flow)"), "{text}");
+            let (source, backend) = goes_on_as(&text)?;
+            let greeting = traffic::connect_once_from(&node.ns, address, port)?;
+            let is_its = lab
+                .pod(&greeting.server)
+                .addresses()
+                .contains(&backend.ip());
+            let is_own_port = |port| (1024..30_000).contains(&port);
+            ensure!(
+                is_its
+                    && greeting.client.ip() == source.ip()
+                    && is_own_port(source.port())
+                    && is_own_port(greeting.client.port()),
+                "{greeting}, explained as\n{text}"
+            );
+            // Of the flow that is there now its very port is known.
+            let text = explain(stage, client, address, "ack")?;
+            ensure!(
+                text.contains("translate (established)")
+                    && goes_on_as(&text)? == (greeting.client, backend),
+                "{greeting}, explained as\n{text}"
+            );
+            met.insert(greeting.server);
+            if met.len() == 3 {
+                break;
+            }
+        }
+        ensure!(met.len() == 3, "{address}: {met:?}");
+    }
+    Ok(())
+}
+
+fn what_stops_the_node_is_explained(stage: &mut Stage) -> Result<()> {
+    let node = stage.cluster.lab.node(1);
+    let endpoint = Endpoint::of_host(node);
+    let host = Service::new("own-network", 54)
+        .on(PORT, TARGET)
+        .to([endpoint]);
+    stage.cluster.manifests.write(&host)?;
+    for (address, own) in host.sockets(PORT).into_iter().zip(node.addresses()) {
+        await_error(stage, address, ErrorKind::ConnectionRefused)?;
+        let client = SocketAddr::new(own, 42_100);
+        let text = explain(stage, client, address, "syn")?;
+        ensure!(
+            text.contains("answer (no_way_to_backend)") && text.contains("is this node's own: its"),
+            "{text}"
+        );
+        // Its own addresses are the host's.
+        let text = explain(stage, client, SocketAddr::new(own, PORT), "syn")?;
+        ensure!(text.contains("pass (not_seen)"), "{text}");
+    }
+    stage.cluster.manifests.remove(&host)
 }

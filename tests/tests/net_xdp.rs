@@ -16,7 +16,10 @@ use lb_tests::{
     leak,
     probe::FrameProbe,
     scenario::{Check, PORT, PROPAGATION, Stage, TARGET, on_stage},
-    traffic::{LongFlow, Transport, bulk_echo},
+    traffic::{
+        LongFlow, Transport, bulk_echo,
+        sctp::{Association, SctpServer},
+    },
 };
 use serde_json::Value;
 
@@ -28,6 +31,11 @@ const STALL: Duration = Duration::from_secs(1);
 const REREAD: Duration = Duration::from_secs(70);
 /// Bytes of the largest packets on wide wires.
 const JUMBO: u16 = 9000;
+/// What a client sends of an SCTP association: INIT, COOKIE ECHO, DATA and SACK of six messages, SHUTDOWN
+/// and SHUTDOWN COMPLETE.
+const FROM_CLIENT: u64 = 16;
+/// What its server sends: INIT ACK, COOKIE ACK, SACK and DATA in one packet for each message, SHUTDOWN ACK.
+const FROM_SERVER: u64 = 9;
 
 #[test]
 fn frames_are_taken_with_routed_veths() {
@@ -35,6 +43,7 @@ fn frames_are_taken_with_routed_veths() {
         status_says_where_xdp_runs_and_by_what_it_sends,
         streams_through_a_node_port_are_taken_by_xdp,
         connections_begin_by_xdp,
+        associations_pass_by_native_and_by_generic_xdp,
         what_arrives_is_the_same_by_xdp_and_by_tc,
         flows_go_on_over_a_crash_and_the_next_agent_takes_the_link_over,
         packets_of_nine_thousand_bytes_are_taken_whole,
@@ -50,6 +59,7 @@ fn a_device_without_native_xdp_is_named_and_served() {
     const CHECKS: &[Check] = checks![
         a_tunnel_refuses_native_xdp_and_is_served,
         generic_xdp_runs_on_any_uplink,
+        associations_pass_over_a_tunnel_by_generic_xdp,
     ];
     let shape = CniShape::Vxlan;
     on_stage(shape, build(shape, "Native"), CHECKS);
@@ -186,6 +196,64 @@ fn connections_begin_by_xdp(stage: &mut Stage) -> Result<()> {
         stage.cluster.manifests.remove(&service)?;
     }
     Ok(())
+}
+
+fn associations_pass_by_native_and_by_generic_xdp(stage: &mut Stage) -> Result<()> {
+    for (from, to, words, number) in [
+        ("Native", "Generic", "xdp generic", 60),
+        ("Generic", "Native", "xdp native", 62),
+    ] {
+        associations_pass_by_xdp(stage, "web-1", number, FROM_CLIENT)?;
+        associations_pass_by_xdp(stage, "web-2", number + 1, FROM_CLIENT + FROM_SERVER)?;
+        change_settings(stage, &format!("\"{from}\""), &format!("\"{to}\""))?;
+        await_line(stage, UPLINK, words)?;
+    }
+    Ok(())
+}
+
+fn associations_pass_over_a_tunnel_by_generic_xdp(stage: &mut Stage) -> Result<()> {
+    for device in [UPLINK, TUNNEL] {
+        await_line(stage, device, "xdp generic")?;
+    }
+    // INIT, which begins a flow that leaves by another uplink than it came by, is for tc to decide about.
+    associations_pass_by_xdp(stage, "web-2", 60, FROM_CLIENT + FROM_SERVER - 1)
+}
+
+/// From INIT to the last packet, through a node port; both ends compute the checksum of all they get. XDP
+/// takes `frames` of each association, but for those that begin by tc, by lot.
+fn associations_pass_by_xdp(stage: &Stage, pod: &str, number: u8, frames: u64) -> Result<()> {
+    /// Associations with one address.
+    const ASSOCIATIONS: u16 = 32;
+    let (lab, count) = (&stage.cluster.lab, u64::from(ASSOCIATIONS));
+    // Ports that no other flow to this backend has, or it would be for tc to give them others.
+    let ports = 40_000 + u16::from(number) * 100;
+    let server = SctpServer::start(&lab.pod(pod).ns, pod, TARGET)?;
+    let (service, sockets) = expose(stage, pod, number)?;
+    stage.cluster.manifests.write_sctp(&service)?;
+    clock::eventually("the node port is served by SCTP", PROPAGATION, || {
+        let list = stage.cluster.steerage(1, &["service", "list"])?;
+        let is_it = |line: &str| line.contains(&service.name) && line.contains(" SCTP ");
+        Ok(list.lines().any(is_it).then_some(()))
+    })?;
+    for address in sockets {
+        let begun = counted(stage, "new_flow")?;
+        let associate = || {
+            for port in ports..ports + ASSOCIATIONS {
+                let mut association = Association::open(&lab.outside().ns, address, port)?;
+                let greeting = association.converse()?;
+                ensure!(greeting.server == pod, "{greeting}");
+                association.finish()?;
+            }
+            Ok(())
+        };
+        // One frame of two associations may go by tc, so no packet of an association always does.
+        takes(stage, count * frames - count / 2, associate)
+            .with_context(|| format!("{address} to {pod}"))?;
+        let begun = counted(stage, "new_flow")? - begun;
+        ensure!(begun >= count, "{begun} of {count} flows");
+    }
+    ensure!(server.complaints().is_empty(), "{:?}", server.complaints());
+    stage.cluster.manifests.remove(&service)
 }
 
 /// Remembers MACs and TTL of what arrives, once each.

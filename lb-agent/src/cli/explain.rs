@@ -4,10 +4,13 @@
 //! stays in this process. By which device a packet comes and leaves, the host's routes say.
 
 mod decided;
+mod own;
 mod path;
 mod target;
 mod trace;
 mod way;
+
+use std::rc::Rc;
 
 use clap::Args;
 use lb_common::family::{Family, V4, V6};
@@ -29,7 +32,8 @@ use crate::clock;
 use crate::interfaces::route::Way;
 use target::{Client, Destination, Resolved, parse_flags};
 
-pub use trace::{Step, Trace, trace};
+pub use own::{OwnWays, Routes};
+pub use trace::{Origin, Step, Trace, trace};
 use way::Arrival;
 
 const EXAMPLES: &str = "\
@@ -37,6 +41,7 @@ Examples:
   steerage explain 10.0.1.7 10.96.0.10:53/udp
   steerage explain default/client-0:41000 default/web:http
   steerage explain 203.0.113.7 192.0.2.10:30080
+  steerage explain 192.0.2.10 default/web:http
   steerage explain --from uplink 203.0.113.7 default/web:http
   steerage explain --tcp-flags ack 10.0.1.7:41000 10.96.0.1:443";
 
@@ -71,7 +76,7 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
     resolved.notes.extend(entrance.note);
     let tables = reader.dry_tables()?;
     let follow = Follow {
-        role: entrance.role,
+        origin: entrance.origin,
         tcp_flags: args.tcp_flags,
         devices,
         tables,
@@ -91,7 +96,7 @@ pub(crate) fn run(args: &ExplainArgs, places: &Places) -> Result<(), CliError> {
 
 /// What a packet is followed with.
 struct Follow {
-    role: Role,
+    origin: Origin,
     tcp_flags: u8,
     devices: Vec<DeviceInput>,
     tables: DryTables,
@@ -103,9 +108,35 @@ impl Follow {
         resolved: &Resolved,
         services: &[ServiceView],
     ) -> Result<ExplainView, CliError> {
-        let (flags, now) = (self.tcp_flags, clock::flow_seconds());
         let tuple = tuple::<F>(resolved)?;
-        let mut trace = trace(self.role, &tuple, flags, &self.tables, now);
+        let trace = match self.origin {
+            Origin::Node => self.dialled(&tuple)?,
+            Origin::Pod | Origin::Elsewhere => self.received(&tuple)?,
+        };
+        let client = resolved.client_name.as_deref();
+        Ok(explanation(&resolved.notes, client, &trace, services))
+    }
+
+    /// A packet that this node itself sends.
+    fn dialled<F: Family>(&mut self, tuple: &FlowTuple<F>) -> Result<Trace<F>, CliError> {
+        let [source, dialled] =
+            [tuple.source, tuple.destination].map(|address| address_of(F::mapped(address)));
+        let routes = Routes::of_host(F::IS_V6);
+        let ways = match OwnWays::find(source, dialled, &self.devices, routes)? {
+            Ok(ways) => Rc::new(ways),
+            Err(unseen) => return Ok(Trace::unseen(self.origin, tuple, unseen)),
+        };
+        self.tables.dial(Rc::clone(&ways));
+        let now = clock::flow_seconds();
+        let mut trace = trace(self.origin, tuple, self.tcp_flags, &self.tables, now);
+        ways.explain(&mut trace, &self.tables)?;
+        Ok(trace)
+    }
+
+    /// A packet that a device hands to this host.
+    fn received<F: Family>(&mut self, tuple: &FlowTuple<F>) -> Result<Trace<F>, CliError> {
+        let (flags, now) = (self.tcp_flags, clock::flow_seconds());
+        let mut trace = trace(self.origin, tuple, flags, &self.tables, now);
         if let Some(entry) = trace.entry {
             let exit = self.device_to::<F>(entry.translated.destination)?;
             trace.path(&if trace.reason == Reason::Established {
@@ -118,7 +149,7 @@ impl Follow {
             });
         }
         if let Some(entry) = trace.entry
-            && self.role == Role::Uplink
+            && self.origin == Origin::Elsewhere
         {
             let uplink = self.device_to::<F>(entry.translated.destination)?.cloned();
             match uplink.filter(|device| device.role == Some(Role::Uplink)) {
@@ -129,8 +160,7 @@ impl Follow {
                 None => trace.stay(),
             }
         }
-        let client = resolved.client_name.as_deref();
-        Ok(explanation(&resolved.notes, client, &trace, services))
+        Ok(trace)
     }
 
     /// The device with a role by which packets leave for `address`.

@@ -17,14 +17,19 @@ pub enum Way {
     Device(u32),
 }
 
-/// The way of a packet that this host would send to `address`; `None` where it has no route. Must be
-/// called in a tokio runtime.
-pub async fn way_to(address: IpAddr) -> io::Result<Option<Way>> {
+/// The way of a packet that this host would send to `address`, from `source` if that is told; `None`
+/// where it has no route. Must be called in a tokio runtime.
+pub async fn way_to(source: Option<IpAddr>, address: IpAddr) -> io::Result<Option<Way>> {
     let length = if address.is_ipv6() { 128 } else { 32 };
-    let request = RouteMessageBuilder::<IpAddr>::new()
+    let mut request = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(address, length)
-        .map_err(io::Error::other)?
-        .build();
+        .map_err(io::Error::other)?;
+    if let Some(source) = source {
+        request = request
+            .source_prefix(source, length)
+            .map_err(io::Error::other)?;
+    }
+    let request = request.build();
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let mut connections = JoinSet::new();
     connections.spawn(connection);

@@ -330,6 +330,12 @@ impl Manifests {
         self.replace(&format!("{}.yaml", service.name), &service.yaml())
     }
 
+    /// The same, with SCTP in place of TCP.
+    pub fn write_sctp(&self, service: &Service) -> Result<()> {
+        let text = service.yaml().replace("protocol: TCP", "protocol: SCTP");
+        self.replace(&format!("{}.yaml", service.name), &text)
+    }
+
     /// Removes a Service and its endpoints.
     pub fn remove(&self, service: &Service) -> Result<()> {
         let path = self.directory.join(format!("{}.yaml", service.name));

@@ -31,13 +31,45 @@ pub struct Step {
     pub finding: String,
 }
 
+/// Who sends a packet, which says where it meets the first program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// A pod of this node: where its device hands packets to this host.
+    Pod,
+    /// Somebody elsewhere: where an uplink does.
+    Elsewhere,
+    /// This node itself: where packets leave by an uplink.
+    Node,
+}
+
+impl Origin {
+    /// The device and its side.
+    const fn seen(self) -> (Role, Hook) {
+        match self {
+            Self::Pod => (Role::Workload, Hook::Ingress),
+            Self::Elsewhere => (Role::Uplink, Hook::Ingress),
+            Self::Node => (Role::Uplink, Hook::Egress),
+        }
+    }
+
+    /// The path of flows whose packets nobody sends on past the host.
+    const fn path(self) -> Path {
+        match self {
+            Self::Pod | Self::Elsewhere => Path::Routed,
+            Self::Node => Path::OfHost,
+        }
+    }
+}
+
 /// What was found out about one packet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Trace<F: Family> {
     /// The packet.
     pub tuple: FlowTuple<F>,
-    /// By which kind of device it comes.
-    pub role: Role,
+    /// Who sends it.
+    pub origin: Origin,
+    /// Whether any program sees it.
+    pub is_seen: bool,
     /// What was looked at, in order.
     pub steps: Vec<Step>,
     /// Why the packet ends as it does.
@@ -52,18 +84,23 @@ pub struct Trace<F: Family> {
     pub leaves: Option<FlowTuple<F>>,
 }
 
-/// Follows a packet with `tuple` and `tcp_flags` that comes by a device with this `role`.
+/// Follows a packet with `tuple` and `tcp_flags`.
 pub fn trace<F: Family>(
-    role: Role,
+    origin: Origin,
     tuple: &FlowTuple<F>,
     tcp_flags: u8,
     tables: &impl Tables,
     now: Seconds,
 ) -> Trace<F> {
-    let mut trace = steps(role, tuple, tcp_flags, tables, now);
-    let hook = Hook::Ingress;
+    let mut trace = steps(origin, tuple, tcp_flags, tables, now);
+    let (role, hook) = origin.seen();
     let decided = decided(tables, &Sighting { role, hook, now }, tuple, tcp_flags);
-    if decided.reason != trace.reason {
+    // Why there is no way, the way itself says.
+    let is_of_way = matches!(
+        decided.reason,
+        Reason::NoWayToBackend | Reason::NoSourceAddress
+    );
+    if decided.reason != trace.reason && !is_of_way {
         trace.step("decision", decided.reason.explanation().trim().to_owned());
     }
     trace.reason = decided.reason;
@@ -79,33 +116,34 @@ pub fn trace<F: Family>(
 
 /// Looks at one thing after the other.
 fn steps<F: Family>(
-    role: Role,
+    origin: Origin,
     tuple: &FlowTuple<F>,
     tcp_flags: u8,
     tables: &impl Tables,
     now: Seconds,
 ) -> Trace<F> {
-    let mut trace = Trace {
-        tuple: *tuple,
-        role,
-        steps: Vec::new(),
-        reason: Reason::NotService,
-        service_index: None,
-        entry: None,
-        new_flow_to: None,
-        leaves: None,
+    let mut trace = Trace::new(origin, tuple);
+    let may_concern = match origin {
+        Origin::Node => lookup::may_be_service::<F>(tables, tuple.destination),
+        _ => lookup::may_concern::<F>(tables, origin.seen(), tuple),
     };
-    if !lookup::may_concern::<F>(tables, (role, Hook::Ingress), tuple) {
+    if !may_concern {
         trace.step("address filter", "no service has this address".to_owned());
         if lookup::in_service_cidr::<F>(tables, tuple.destination) {
-            trace.step("service CIDR", "the address is in it".to_owned());
-            trace.reason = Reason::UnallocatedAddress;
+            let finding = match origin {
+                Origin::Node => "the address is in it; what this node sends there leaves as it is",
+                _ => "the address is in it",
+            };
+            trace.step("service CIDR", finding.to_owned());
+            if origin != Origin::Node {
+                trace.reason = Reason::UnallocatedAddress;
+            }
         }
         return trace;
     }
-    let may_be = match role {
-        Role::Workload => "a service may have this address",
-        Role::Uplink => "a service may have this address or node port",
+    let may_be = match origin {
+        Origin::Pod | Origin::Node => "a service may have this address",
+        Origin::Elsewhere => "a service may have this address or node port",
     };
     trace.step("address filter", may_be.to_owned());
     let event = match tuple.protocol {
@@ -123,6 +161,28 @@ fn steps<F: Family>(
 }
 
 impl<F: Family> Trace<F> {
+    const fn new(origin: Origin, tuple: &FlowTuple<F>) -> Self {
+        Self {
+            tuple: *tuple,
+            origin,
+            is_seen: true,
+            steps: Vec::new(),
+            reason: Reason::NotService,
+            service_index: None,
+            entry: None,
+            new_flow_to: None,
+            leaves: None,
+        }
+    }
+
+    /// A packet that no program sees, by the way that it takes.
+    pub fn unseen(origin: Origin, tuple: &FlowTuple<F>, way: String) -> Self {
+        let mut trace = Self::new(origin, tuple);
+        trace.is_seen = false;
+        trace.step("route", way);
+        trace
+    }
+
     /// Follows the translated packet out of an uplink called `device`, whose addresses `tables` have.
     pub fn leave(&mut self, device: &str, tcp_flags: u8, tables: &impl Tables, now: Seconds) {
         let Some(translated) = self.entry.map(|entry| entry.translated) else {
@@ -155,13 +215,18 @@ impl<F: Family> Trace<F> {
 
     /// The backend is on this node, or behind a device without programs.
     pub fn stay(&mut self) {
-        if self.entry.is_some() && self.role == Role::Uplink {
+        if self.entry.is_some() && self.origin == Origin::Elsewhere {
             let what = "the packet leaves by no uplink: the backend sees the client's address";
             self.step("source", what.to_owned());
         }
     }
 
-    fn step(&mut self, name: &'static str, finding: String) {
+    /// What was looked at before all else.
+    pub(super) fn begin(&mut self, name: &'static str, finding: String) {
+        self.steps.insert(0, Step { name, finding });
+    }
+
+    pub(super) fn step(&mut self, name: &'static str, finding: String) {
         self.steps.push(Step { name, finding });
     }
 }
@@ -181,7 +246,7 @@ fn flow<F: Family>(
     let table = FlowTable::<F, _, _>::new(tables.flows::<F>(), tables.config(SEED), timeout);
     let key = FlowKey {
         tuple: trace.tuple,
-        hook: Hook::Ingress,
+        hook: trace.origin.seen().1,
     };
     let Some(found): Option<Found<F>> = table.lookup(&key, now) else {
         trace.step("conntrack", "no flow has this tuple".to_owned());
@@ -240,7 +305,12 @@ fn new_flow<F: Family>(trace: &mut Trace<F>, tables: &impl Tables, now: Seconds,
     let index = frontend.service_index();
     trace.service_index = Some(index);
     let kind = frontend.kind();
-    let audience = lookup::audience::<F>(tables, trace.role, kind, tuple.source);
+    // This node is a client of the cluster, as its pods are.
+    let role = match trace.origin {
+        Origin::Pod | Origin::Node => Role::Workload,
+        Origin::Elsewhere => Role::Uplink,
+    };
+    let audience = lookup::audience::<F>(tables, role, kind, tuple.source);
     let policy = match audience {
         Audience::Internal => "the internal policy's set of backends",
         Audience::External => "the external policy's set of backends",
@@ -357,7 +427,7 @@ fn select_backend<F: Family>(
             trace.entry = Some(FlowEntry {
                 key: FlowKey {
                     tuple,
-                    hook: Hook::Ingress,
+                    hook: trace.origin.seen().1,
                 },
                 translated: FlowTuple {
                     destination: address,
@@ -365,8 +435,8 @@ fn select_backend<F: Family>(
                     ..tuple
                 },
                 direction: Direction::Original,
-                path: Path::Routed,
-                is_from_outside: trace.role == Role::Uplink,
+                path: trace.origin.path(),
+                is_from_outside: trace.origin == Origin::Elsewhere,
                 service,
                 backend,
             });

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::ValueEnum;
 use lb_common::table::device::Role;
 
+use super::trace::Origin;
 use crate::cli::error::{CliError, while_doing};
 use crate::cli::inputs::DeviceInput;
 use crate::interfaces::route::{self, Way};
@@ -19,12 +20,14 @@ pub(super) enum Arrival {
     Pod,
     /// By an uplink
     Uplink,
+    /// From a process of this node itself
+    Node,
 }
 
 /// Where a packet enters this node.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Entrance {
-    pub(super) role: Role,
+    pub(super) origin: Origin,
     /// What was assumed of it.
     pub(super) note: Option<String>,
 }
@@ -35,40 +38,58 @@ pub(super) fn entrance(
     client: IpAddr,
     devices: &[DeviceInput],
 ) -> Result<Entrance, CliError> {
-    let told = |role| Entrance { role, note: None };
+    let told = |origin| Entrance { origin, note: None };
     match from {
-        Arrival::Pod => Ok(told(Role::Workload)),
-        Arrival::Uplink => Ok(told(Role::Uplink)),
+        Arrival::Pod => Ok(told(Origin::Pod)),
+        Arrival::Uplink => Ok(told(Origin::Elsewhere)),
+        Arrival::Node if way(client)? != Some(Way::Local) => Err(CliError::Usage {
+            message: format!("{client} is no address of this node"),
+            hint: "give one of this node's addresses as the source",
+        }),
+        Arrival::Node => Ok(told(Origin::Node)),
         Arrival::Route => Ok(by_route(way(client)?, client, devices)),
     }
 }
 
 /// The way to `address`.
 pub(super) fn way(address: IpAddr) -> Result<Option<Way>, CliError> {
+    ask(None, address)
+}
+
+/// The way of what this host sends to `address` from `source`, an address of its own.
+pub(super) fn way_from(source: IpAddr, address: IpAddr) -> Result<Option<Way>, CliError> {
+    ask(Some(source), address)
+}
+
+fn ask(source: Option<IpAddr>, address: IpAddr) -> Result<Option<Way>, CliError> {
     let doing = || while_doing(format!("asking the host for its route to {address}"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(doing())?;
-    runtime.block_on(route::way_to(address)).map_err(doing())
+    let way = route::way_to(source, address);
+    runtime.block_on(way).map_err(doing())
 }
 
 fn by_route(way: Option<Way>, client: IpAddr, devices: &[DeviceInput]) -> Entrance {
     let pod = |note: String| Entrance {
-        role: Role::Workload,
+        origin: Origin::Pod,
         note: Some(format!("{note}; --from uplink says otherwise")),
     };
     match way {
         None => pod(format!(
             "the host has no route to {client}: taken for a pod of this node"
         )),
-        Some(Way::Local) => pod(format!(
-            "{client} is this node's own: its processes meet a program only where their packets come \
-             back; shown as from a pod"
-        )),
+        Some(Way::Local) => Entrance {
+            origin: Origin::Node,
+            note: Some(format!(
+                "{client} is this node's own: taken for a process of it; what the host's filters, NAT \
+                 and marks do to its packets before they leave is not seen here"
+            )),
+        },
         Some(Way::Device(index)) => match device(devices, index) {
             Some(device) if device.role == Some(Role::Uplink) => Entrance {
-                role: Role::Uplink,
+                origin: Origin::Elsewhere,
                 note: Some(format!(
                     "the host's route to {client} leads over {}, an uplink: packets from there are \
                      taken to come by it",
@@ -77,11 +98,11 @@ fn by_route(way: Option<Way>, client: IpAddr, devices: &[DeviceInput]) -> Entran
             },
             // A pod's own device, or the bridge before several.
             Some(_) => Entrance {
-                role: Role::Workload,
+                origin: Origin::Pod,
                 note: None,
             },
             None if is_bridge_of_pods(devices, index) => Entrance {
-                role: Role::Workload,
+                origin: Origin::Pod,
                 note: None,
             },
             None => pod(format!(
@@ -103,7 +124,7 @@ pub(super) fn name(device: &DeviceInput) -> String {
     name.unwrap_or_else(|| format!("#{}", device.index))
 }
 
-fn is_bridge_of_pods(devices: &[DeviceInput], index: u32) -> bool {
+pub(super) fn is_bridge_of_pods(devices: &[DeviceInput], index: u32) -> bool {
     let name = crate::cli::pins::device_name(index);
     name.is_some() && devices.iter().any(|device| device.bridge == name)
 }
@@ -138,16 +159,16 @@ mod tests {
             device_input(3, None),
         ];
         let client = IpAddr::from([203, 0, 113, 2]);
-        for (way, role, noted) in [
-            (Some(Way::Device(1)), Role::Uplink, "d1, an uplink"),
-            (Some(Way::Device(2)), Role::Workload, ""),
-            (Some(Way::Device(3)), Role::Workload, "without a role"),
-            (Some(Way::Local), Role::Workload, "this node's own"),
-            (None, Role::Workload, "no route"),
+        for (way, origin, noted) in [
+            (Some(Way::Device(1)), Origin::Elsewhere, "d1, an uplink"),
+            (Some(Way::Device(2)), Origin::Pod, ""),
+            (Some(Way::Device(3)), Origin::Pod, "without a role"),
+            (Some(Way::Local), Origin::Node, "this node's own"),
+            (None, Origin::Pod, "no route"),
         ] {
             let entrance = by_route(way, client, &devices);
             let note = entrance.note.unwrap_or_default();
-            assert_eq!(entrance.role, role, "{way:?}");
+            assert_eq!(entrance.origin, origin, "{way:?}");
             assert!(
                 note.contains(noted) && note.is_empty() == noted.is_empty(),
                 "{note}"

@@ -25,6 +25,8 @@ use lb_common::verdict::Reason;
 use zerocopy::FromBytes as _;
 
 use crate::cli::error::CliError;
+use crate::cli::explain::OwnWays;
+use crate::cli::inputs::address_of;
 use crate::cli::view::mapped;
 use crate::clock;
 use crate::dataplane::bpf::Wire;
@@ -173,6 +175,8 @@ pub(crate) struct DryTables {
     notes: RefCell<Vec<Reason>>,
     /// The addresses of the device that the packet leaves by.
     sources: Vec<IpAddr>,
+    /// The ways of the packet, where it is this node's own.
+    ways: Option<Rc<OwnWays>>,
     /// What the last random number was made of.
     drawn: Cell<u64>,
 }
@@ -197,6 +201,7 @@ impl DryTables {
             changes: Changes::default(),
             notes: RefCell::default(),
             sources: Vec::new(),
+            ways: None,
             drawn: Cell::new(u64::from(clock::flow_seconds().0)),
         })
     }
@@ -204,6 +209,11 @@ impl DryTables {
     /// The packet leaves by a device with these addresses.
     pub(crate) fn leave_by(&mut self, sources: Vec<IpAddr>) {
         self.sources = sources;
+    }
+
+    /// The packet is one of this node's own.
+    pub(crate) fn dial(&mut self, ways: Rc<OwnWays>) {
+        self.ways = Some(ways);
     }
 }
 
@@ -289,29 +299,27 @@ impl Tables for DryTables {
     }
 
     fn source_address<F: Family>(&self) -> F::Address {
-        let mut sources = self.sources.iter().copied();
-        sources
-            .find_map(|address| {
-                let of_family = address.is_ipv6() == F::IS_V6;
-                F::from_mapped(mapped(address)).filter(|_| of_family)
-            })
-            .unwrap_or_else(|| F::from_halves([0; 2]))
+        first_of::<F>(&self.sources)
     }
 
     fn is_of_host(&self) -> bool {
-        false
+        self.ways.is_some()
     }
 
     fn device(&self) -> u32 {
-        0
+        self.ways.as_ref().map_or(0, |ways| ways.device())
     }
 
-    fn hop_of_host<F: Family>(&self, _tuple: &FlowTuple<F>) -> Hop {
-        Hop::NONE
+    fn hop_of_host<F: Family>(&self, tuple: &FlowTuple<F>) -> Hop {
+        let [source, destination] =
+            [tuple.source, tuple.destination].map(|address| address_of(F::mapped(address)));
+        let ways = self.ways.as_ref();
+        ways.map_or(Hop::NONE, |ways| ways.hop(source, destination))
     }
 
-    fn source_of<F: Family>(&self, _device: u32) -> F::Address {
-        self.source_address::<F>()
+    fn source_of<F: Family>(&self, device: u32) -> F::Address {
+        let ways = self.ways.as_ref();
+        first_of::<F>(ways.map_or(&[], |ways| ways.sources(device)))
     }
 
     fn has_socket<F: Family>(&self, _tuple: &FlowTuple<F>) -> bool {
@@ -331,4 +339,15 @@ impl Tables for DryTables {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         lb_common::hash::upper(mixed ^ (mixed >> 27))
     }
+}
+
+/// The first of these addresses that is of the family; the unspecified one where none is.
+fn first_of<F: Family>(addresses: &[IpAddr]) -> F::Address {
+    let mut addresses = addresses.iter().copied();
+    addresses
+        .find_map(|address| {
+            let of_family = address.is_ipv6() == F::IS_V6;
+            F::from_mapped(mapped(address)).filter(|_| of_family)
+        })
+        .unwrap_or_else(|| F::from_halves([0; 2]))
 }

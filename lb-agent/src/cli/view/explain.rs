@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use lb_common::family::Family;
 use lb_common::flow::FlowTuple;
-use lb_common::table::device::Role;
+use lb_common::verdict::Kind;
 use serde::Serialize;
 
 use super::services::{BackendState, ServiceView, protocol_text};
 use super::status::kind_text;
-use crate::cli::explain::Trace;
+use crate::cli::explain::{Origin, Trace};
 use crate::cli::inputs::address_of;
 
 /// An explanation.
@@ -87,7 +87,7 @@ pub struct CandidateView {
 pub struct VerdictView {
     /// What becomes of the packet.
     pub kind: &'static str,
-    /// The reason's name, as counters have it.
+    /// The reason's name, as counters have it; `not_seen` where no program sees the packet.
     pub reason: &'static str,
     /// What it means.
     pub explanation: &'static str,
@@ -119,15 +119,20 @@ pub fn explanation<F: Family>(
         .and_then(|index| services.iter().find(|service| service.index == index));
     let translated = trace.entry.map(|entry| tuple(&entry.translated));
     let chosen = translated.as_ref().map(|tuple| tuple.destination);
-    let (hook, reply_hook) = match (trace.role, trace.leaves) {
-        (Role::Workload, _) => (
+    let (hook, reply_hook) = match (trace.origin, trace.leaves) {
+        _ if !trace.is_seen => ("no hook", "no hook"),
+        (Origin::Pod, _) => (
             "tc ingress of the client's device",
             "tc egress of the client's device",
         ),
-        (Role::Uplink, None) => ("tc ingress of an uplink", "tc egress of an uplink"),
-        (Role::Uplink, Some(_)) => (
+        (Origin::Elsewhere, None) => ("tc ingress of an uplink", "tc egress of an uplink"),
+        (Origin::Elsewhere, Some(_)) => (
             "tc ingress of an uplink, and tc egress of the one it leaves by",
             "tc ingress and egress of the uplinks",
+        ),
+        (Origin::Node, _) => (
+            "tc egress of the uplink that it leaves by",
+            "tc ingress of the device that it comes by",
         ),
     };
     ExplainView {
@@ -145,11 +150,7 @@ pub fn explanation<F: Family>(
             })
             .collect(),
         candidates: service.map_or_else(Vec::new, |service| candidates(service, chosen)),
-        verdict: VerdictView {
-            kind: kind_text(trace.reason.kind()),
-            reason: trace.reason.name(),
-            explanation: trace.reason.explanation().trim(),
-        },
+        verdict: verdict(trace),
         translated,
         leaves: trace.leaves.as_ref().map(tuple),
         reply: trace.entry.map(|entry| {
@@ -163,6 +164,21 @@ pub fn explanation<F: Family>(
                 hook: reply_hook,
             }
         }),
+    }
+}
+
+fn verdict<F: Family>(trace: &Trace<F>) -> VerdictView {
+    if !trace.is_seen {
+        return VerdictView {
+            kind: kind_text(Kind::Pass),
+            reason: "not_seen",
+            explanation: "No program sees the packet: it is the host's alone.",
+        };
+    }
+    VerdictView {
+        kind: kind_text(trace.reason.kind()),
+        reason: trace.reason.name(),
+        explanation: trace.reason.explanation().trim(),
     }
 }
 

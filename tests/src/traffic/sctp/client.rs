@@ -12,6 +12,8 @@ use crate::{clock, ns::Namespace, traffic::Greeting};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Lengths of messages: empty but for padding, odd, and as long as a packet takes.
+const LENGTHS: [usize; 6] = [1, 2, 3, 64, 777, 1280];
 
 /// An association with what a test dialled.
 #[derive(Debug)]
@@ -66,6 +68,21 @@ impl Association {
             "the answer quotes other bytes"
         );
         str::from_utf8(&answer[..end])?.parse()
+    }
+
+    /// Asks with messages of several lengths, all of which the same server must answer; gives its
+    /// greeting.
+    pub fn converse(&mut self) -> Result<Greeting> {
+        let mut answers = LENGTHS.into_iter().map(|length| {
+            let message: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
+            self.ask(&message)
+        });
+        let first = answers.next().context("no message")??;
+        for answer in answers {
+            let answer = answer?;
+            ensure!(answer == first, "{answer} answers, where {first} did");
+        }
+        Ok(first)
     }
 
     /// Ends it with the three packets that it takes.
