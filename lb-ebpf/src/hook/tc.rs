@@ -45,8 +45,12 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let seen = glance_at::<S>(skb);
-    let ended = if seen.is_clear {
-        told(seen.verdict)
+    let (action, reason, path) = if seen.is_clear {
+        let action = match seen.verdict.action {
+            Action::Drop => DROP,
+            _ => NEXT,
+        };
+        (action, seen.verdict.reason, seen.verdict.path)
     } else {
         match parse_link(&packet) {
             Ok(link) if link.is_v6 => family::<V6, S>(skb, link.l3, &maps::SCRATCH_V6),
@@ -54,7 +58,14 @@ pub(crate) fn run<S: Side>(skb: *mut __sk_buff) -> i32 {
             Err(error) => (NEXT, unparsed(error), Path::Routed),
         }
     };
-    end::<S>(skb, ended, bytes)
+    count(reason, bytes);
+    if action != NEXT {
+        return action;
+    }
+    match S::HOOK {
+        Hook::Ingress if matches!(path, Path::SentOn | Path::OfHost) => onward::send(skb, path),
+        _ => NEXT,
+    }
 }
 
 /// Runs one packet that leaves by an uplink. What this host sends is another program's, of the packet's
@@ -81,42 +92,22 @@ pub(crate) fn run_of_host<F: Family>(
     let packet = Skb::new(skb);
     let bytes = packet.length();
     let seen = glance_of_host::<F>(skb);
-    let ended = if seen.is_clear {
-        told(seen.verdict)
+    let (action, reason, path) = if seen.is_clear {
+        let action = match seen.verdict.action {
+            Action::Drop => DROP,
+            _ => NEXT,
+        };
+        (action, seen.verdict.reason, seen.verdict.path)
     } else {
         match parse_link(&packet) {
             Ok(link) => family::<F, FromHost>(skb, link.l3, scratch),
             Err(error) => (NEXT, unparsed(error), Path::Routed),
         }
     };
-    end::<FromHost>(skb, ended, bytes)
-}
-
-/// What a glance says, which has done it.
-#[inline(always)]
-const fn told(verdict: Verdict) -> (i32, Reason, Path) {
-    let action = match verdict.action {
-        Action::Drop => DROP,
-        _ => NEXT,
-    };
-    (action, verdict.reason, verdict.path)
-}
-
-/// Counts a packet of so many `bytes`, and sends what goes on where its path leads.
-#[inline(always)]
-fn end<S: Side>(
-    skb: *mut __sk_buff,
-    (action, reason, path): (i32, Reason, Path),
-    bytes: u32,
-) -> i32 {
     count(reason, bytes);
-    if action != NEXT {
-        return action;
-    }
-    match (S::HOOK, path) {
-        (Hook::Ingress, Path::SentOn | Path::OfHost) => onward::send(skb, path),
-        (Hook::Egress, Path::OfHost) if S::IS_OF_HOST => host::send(skb),
-        _ => NEXT,
+    match path {
+        Path::OfHost if action == NEXT => host::send(skb),
+        _ => action,
     }
 }
 
