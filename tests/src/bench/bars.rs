@@ -257,6 +257,10 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .than("the same on the kernel's LRU hash", LRU)
         .rows("datapath", &["every packet a new flow"], COST)
         .explained("New flows"),
+    Requirement::new("every packet a new flow", "XDP", Limit::Ratio(NEW_FLOW))
+        .than("the same on the kernel's LRU hash", LRU)
+        .rows("datapath", &["XDP, every packet a new flow"], COST)
+        .explained("New flows"),
     Requirement::new("SYN flood", "tc", Limit::Ratio(NEW_FLOW))
         .than("the same on the kernel's LRU hash", LRU)
         .rows("datapath", &["SYN flood"], COST)

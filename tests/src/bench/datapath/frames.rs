@@ -142,13 +142,12 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
             traffic.name()
         );
         track.left(&name, among(request, most))?;
-        let first = ends.there(packets::SYN)?[0].1;
-        track.left(&unknown(traffic), onward(first, most * 2))?;
         if traffic.is_v6 {
             for (flows, name) in SIZES {
                 track.frames_of_versions(traffic, name, (flows / track.scale).max(1))?;
             }
         }
+        track.begun(ends, most * 2)?;
         track.ground.forget_flows()?;
         let ends = Ends::new(traffic, Backend::Far)?;
         for (flows, name) in &SIZES[..2] {
@@ -218,6 +217,25 @@ impl Track<'_> {
             packets,
             warm,
             rivals,
+            floors: &[],
+            target: None,
+        })?;
+        Ok(())
+    }
+
+    /// First packets of flows to a pod of this node, of clients from number `first` on.
+    fn begun(&mut self, ends: Ends, first: u32) -> Result<()> {
+        let name = format!("XDP, {}", unknown(ends.traffic));
+        let bar = |rival| (rival == Baseline::Lru).then_some(bars::NEW_FLOW);
+        self.run(&Case {
+            ours: vec![(name.clone(), Ours::Begins)],
+            name,
+            course: onward(ends.there(packets::SYN)?[0].1, first),
+            fate: Fate::To(vec![ends.backend]),
+            reason: Reason::NewFlow,
+            packets: PACKETS,
+            warm: Warm::Nothing,
+            rivals: RIVALS.map(|it| (it, bar(it))).to_vec(),
             floors: &[],
             target: None,
         })?;

@@ -63,6 +63,8 @@ pub(super) enum Ours {
     Tc(&'static str),
     /// The one for XDP, which takes the packets: programs for tc have seen them before, each as what.
     Takes(Vec<(&'static str, Course)>),
+    /// The one for XDP, by which flows begin with them.
+    Begins,
     /// The one for XDP, which leaves them to tc.
     Leaves,
 }
@@ -71,7 +73,7 @@ impl Ours {
     const fn layer(&self) -> Layer {
         match self {
             Self::Tc(_) => Layer::Packets,
-            Self::Takes(_) | Self::Leaves => Layer::Frames,
+            Self::Takes(_) | Self::Begins | Self::Leaves => Layer::Frames,
         }
     }
 
@@ -79,7 +81,7 @@ impl Ours {
     const fn name(&self) -> &'static str {
         match self {
             Self::Tc(_) => OURS,
-            Self::Takes(_) | Self::Leaves => OURS_BY_XDP,
+            Self::Takes(_) | Self::Begins | Self::Leaves => OURS_BY_XDP,
         }
     }
 }
@@ -134,6 +136,7 @@ impl Track<'_> {
                 (program, Proof::Counter(reason), End::Next)
             }
             Ours::Takes(_) => (self.ground.frames_runnable()?, Proof::Taken, End::Sent),
+            Ours::Begins => (self.ground.frames_runnable()?, Proof::Begun, End::Sent),
             Ours::Leaves => (self.ground.frames_runnable()?, Proof::Left, End::Next),
         };
         Ok(Entrant {
