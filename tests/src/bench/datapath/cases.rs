@@ -30,7 +30,7 @@ pub(super) const MOST: u32 = 1_000_000;
 /// Flows that tables are filled with before flows that nobody knows are measured.
 const FILL: u32 = 1_100_000;
 /// Packets of a round of those.
-const NEW_PACKETS: u32 = 40_000;
+pub(super) const NEW_PACKETS: u32 = 40_000;
 /// The floors of a search.
 const SEARCH: &[Baseline] = &[Baseline::FloorOne, Baseline::FloorTwo];
 

@@ -19,7 +19,7 @@ use lb_agent::{
 use lb_common::{course::Course, verdict::Reason};
 
 use super::{
-    cases::{MOST, SIZES, effort, unknown},
+    cases::{MOST, NEW_PACKETS, SIZES, effort, unknown},
     track::{Case, OURS_BY_XDP, Ours, PACKETS, Track},
 };
 use crate::{
@@ -147,7 +147,7 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
                 track.frames_of_versions(traffic, name, (flows / track.scale).max(1))?;
             }
         }
-        track.begun(ends, most * 2)?;
+        track.begun(ends)?;
         track.ground.forget_flows()?;
         let ends = Ends::new(traffic, Backend::Far)?;
         for (flows, name) in &SIZES[..2] {
@@ -223,17 +223,18 @@ impl Track<'_> {
         Ok(())
     }
 
-    /// First packets of flows to a pod of this node, of clients from number `first` on.
-    fn begun(&mut self, ends: Ends, first: u32) -> Result<()> {
+    /// First packets of flows to a pod of this node. Nobody knows any before: the kernel's hash makes no room.
+    fn begun(&mut self, ends: Ends) -> Result<()> {
+        self.start_anew()?;
         let name = format!("XDP, {}", unknown(ends.traffic));
         let bar = |rival| (rival == Baseline::Lru).then_some(bars::NEW_FLOW);
         self.run(&Case {
             ours: vec![(name.clone(), Ours::Begins)],
             name,
-            course: onward(ends.there(packets::SYN)?[0].1, first),
+            course: onward(ends.there(packets::SYN)?[0].1, 0),
             fate: Fate::To(vec![ends.backend]),
             reason: Reason::NewFlow,
-            packets: PACKETS,
+            packets: NEW_PACKETS,
             warm: Warm::Nothing,
             rivals: RIVALS.map(|it| (it, bar(it))).to_vec(),
             floors: &[],
