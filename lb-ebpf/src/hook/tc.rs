@@ -84,6 +84,9 @@ pub(crate) fn leave(context: &TcContext, of_host: &ProgramArray) -> i32 {
 }
 
 /// Runs one packet that this host sends and that is of this family.
+///
+/// It begins and ends as [`run`] does, and shares nothing with it on purpose: a function for both, though it is
+/// inlined, makes the frame of the ingress programs larger than kernel 6.1 has stack for.
 #[inline(always)]
 pub(crate) fn run_of_host<F: Family>(
     skb: *mut __sk_buff,
