@@ -129,6 +129,14 @@ pub struct Spot {
     pub control: Control,
 }
 
+impl Probe {
+    /// The slot that an entry of the key is put into where it is free, in either bucket.
+    #[inline(always)]
+    fn preferred(&self) -> usize {
+        usize::try_from(self.tag).unwrap_or_default() & (SLOTS - 1)
+    }
+}
+
 impl Spot {
     #[inline(always)]
     fn new(location: Location, control: Control) -> Self {

@@ -229,7 +229,7 @@ const _: () = assert!(SLOTS <= 1 << SLOT_BITS);
 
 impl<F: Family, B: Buckets<F>, T: Timeouts> Insert<F> for FlowTable<F, B, T> {
     /// Prefers a free slot in the first bucket while that is nearly empty, then one in the emptier
-    /// bucket, then the longest idle entry that has ended or
+    /// bucket, of either the one where readers look first, then the longest idle entry that has ended or
     /// outlived its timeout, then the longest idle unconfirmed one.
     #[inline(always)]
     fn claim(&self, entry: &FlowEntry<F>, now: Seconds, placed: &mut Placed) -> Step {
@@ -376,6 +376,15 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             best = bucket.obscure(best, control.0);
         }
         let mut score = hash::lower(best >> SLOT_BITS);
+        let mut slot = best & SLOT_MASK;
+        if score > FREE {
+            let preferred = probe.preferred();
+            let control = Control(bucket.control(preferred));
+            if control.is_free() {
+                slot = u64::try_from(preferred).unwrap_or_default();
+                best_control = control;
+            }
+        }
         if index == probe.first && score >= FREE.wrapping_add(ROOMY) {
             score = score.wrapping_add(FIRST);
         }
@@ -383,7 +392,7 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
             *best_yet = Vacancy {
                 spot: Spot {
                     bucket: index,
-                    slot: hash::lower(best & SLOT_MASK),
+                    slot: hash::lower(slot),
                     control: best_control,
                 },
                 score,

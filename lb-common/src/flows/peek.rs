@@ -30,7 +30,13 @@ impl<F: Family, B: Buckets<F>, T: Timeouts> FlowTable<F, B, T> {
     pub fn peek(&self, key: KeyWords, now: Seconds) -> Option<Peeked> {
         let probe = self.probe_words(key);
         let first = self.buckets.bucket(probe.first)?;
-        let (bucket, slot, control) = if let Some((slot, control)) = tagged(&first, probe.tag) {
+        // Where the slot does not depend on what memory says, its control word and its entry are
+        // fetched at once: a processor goes on as if the tag were the expected one.
+        let preferred = probe.preferred();
+        let control = Control(first.control(preferred));
+        let (bucket, slot, control) = if control.tag() == probe.tag {
+            (first, preferred, control)
+        } else if let Some((slot, control)) = tagged(&first, probe.tag) {
             (first, slot, control)
         } else {
             let second = self.buckets.bucket(probe.second)?;
@@ -64,7 +70,7 @@ fn tagged(bucket: &impl super::Bucket, tag: u32) -> Option<(usize, Control)> {
         let control = Control(bucket.control(slot));
         if control.tag() == tag {
             let number = u64::try_from(slot).unwrap_or_default();
-            let number = bucket.obscure(number, control.0);
+            let number = bucket.obscure(number, u64::from(tag));
             return Some((usize::try_from(number).unwrap_or_default(), control));
         }
     }
