@@ -34,7 +34,7 @@ pub use self::transit::{Fate, Transit, Way, Ways, transit, wire};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;
-use crate::flow::{FlowEntry, FlowTuple, Hook, Path, Protocol};
+use crate::flow::{FlowEntry, FlowKey, FlowTuple, Hook, Path, Protocol};
 use crate::flows::{Found, Placed};
 use crate::icmp::QuotedPacket;
 use crate::id::Seconds;
@@ -167,6 +167,8 @@ pub struct Workspace<F: Family> {
     error: Room<ErrorRewrite<F>>,
     /// What an ICMP error quotes.
     quote: Room<QuotedPacket<F>>,
+    /// What another flow is looked for by.
+    key: Room<FlowKey<F>>,
     /// The flow that has the packet.
     found: Room<Found<F>>,
     /// The entry of a new flow.

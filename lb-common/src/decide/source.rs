@@ -35,20 +35,18 @@ pub(super) fn choose<F: Family, S: Side>(
     workspace: &mut Workspace<F>,
 ) -> Step {
     workspace.sticks = 0;
+    if !lookup::may_be_backend::<F>(tables, packet.destination) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
+    let Some(key) = put_key_of_replies(packet, S::HOOK, &mut workspace.key) else {
+        return Step::done(Verdict::pass(Reason::NotService));
+    };
+    if !tables.search(key, now, &mut workspace.found) {
+        return Step::done(Verdict::pass(Reason::NotService));
+    }
     let Transport::Ports { tuple, tcp_flags } = packet.transport() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
-    if !lookup::may_be_backend::<F>(tables, tuple.destination) {
-        return Step::done(Verdict::pass(Reason::NotService));
-    }
-    // Where the replies of pair 1 are restored.
-    let key = FlowKey {
-        tuple: tuple.reverse(),
-        hook: S::HOOK,
-    };
-    if !tables.search(&key, now, &mut workspace.found) {
-        return Step::done(Verdict::pass(Reason::NotService));
-    }
     let Some(found) = workspace.found.get() else {
         return Step::done(Verdict::pass(Reason::NotService));
     };
@@ -65,6 +63,17 @@ pub(super) fn choose<F: Family, S: Side>(
         Next::Establish,
         conntrack::first(event(tuple.protocol, tcp_flags)),
     )
+}
+
+/// The key by which the replies of pair 1 are restored. Out of line: see [`put_entry`].
+#[inline(never)]
+fn put_key_of_replies<'r, F: Family>(
+    packet: &Packet<F>,
+    hook: Hook,
+    room: &'r mut Room<FlowKey<F>>,
+) -> Option<&'r FlowKey<F>> {
+    let tuple = packet.tuple()?.reverse();
+    Some(room.put(FlowKey { tuple, hook }))
 }
 
 /// Takes a flow out of the table that has the key of `half`, a pair 2's replies, if it
