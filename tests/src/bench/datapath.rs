@@ -35,8 +35,10 @@ use self::track::{COST, Track};
 const SERVICES: u32 = 10_000;
 /// The most services that a packet of none is measured among.
 const MOST_SERVICES: u32 = 50_000;
-/// Buckets of the flow tables: a million flows fill half of them.
-const BUCKETS: u32 = 1 << 19;
+/// Buckets of the flow tables for up to 64 k flows: 2^20 entries, as many as the others' hashes have.
+const BUCKETS: u32 = 1 << 17;
+/// The same for a million flows, which fill half of them.
+const MOST_BUCKETS: u32 = 1 << 19;
 /// The same where no flow is made, or few.
 const FEW_BUCKETS: u32 = 1 << 13;
 
@@ -51,18 +53,25 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         cases::by_default(track)?;
         track.no_service(1)
     })?;
-    let buckets = if options.is_smoke {
-        FEW_BUCKETS
+    let [buckets, most_buckets] = if options.is_smoke {
+        [FEW_BUCKETS; 2]
     } else {
-        BUCKETS
+        [BUCKETS, MOST_BUCKETS]
     };
     let services = SERVICES / scale;
     let main = Extent { services, buckets };
     on_ground(options, main, report, |track| {
-        programs(track.ground, track.report)?;
         let among = track.no_service(services)?;
         flat(services, [&alone, &among], track.report);
-        cases::all(track)
+        cases::up_to_thousands(track)
+    })?;
+    let most = Extent {
+        services,
+        buckets: most_buckets,
+    };
+    on_ground(options, most, report, |track| {
+        programs(track.ground, track.report)?;
+        cases::a_million(track)
     })?;
     let services = MOST_SERVICES / scale;
     let few = Extent {
@@ -76,7 +85,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     })?;
     let framed = Extent {
         services: 1,
-        buckets,
+        buckets: most_buckets,
     };
     let devices = uplink::make()?;
     let ground = Ground::prepare(framed, frames::SETTINGS)?;

@@ -32,9 +32,9 @@ const SWEPT: usize = 64 << 20;
 /// Slots of a service in the minimal balancers' table.
 const SLOTS: u32 = 256;
 
-/// Flows, each direction for itself, that a kernel's hash holds for each bucket of ours: 2^21 beside
-/// our 2^19, since 2^20 would not hold a million flows.
-const HASHED_FOR_A_BUCKET: u32 = 4;
+/// The most entries of a kernel's hash: a million flows fill it, each direction for itself. Where ours has
+/// fewer, the hashes have as many.
+const MOST_HASHED: u32 = 1 << 21;
 /// The maps of the minimal balancers that hold flows.
 const HASHES: [&str; 4] = ["BENCH_LRU", "BENCH_LRU_V6", "BENCH_HASH", "BENCH_HASH_V6"];
 
@@ -196,7 +196,7 @@ impl Rig {
             loader.map_pin_path(table.name(), ground.paths().map(table));
         }
         for name in HASHES {
-            loader.map_max_entries(name, ground.extent.buckets * HASHED_FOR_A_BUCKET);
+            loader.map_max_entries(name, MOST_HASHED.min(ground.extent.buckets * 8));
         }
         let mut object = loader.load(&bytes).context("load the bench's object")?;
         for (name, program) in object.programs_mut() {
