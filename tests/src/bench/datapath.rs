@@ -41,6 +41,8 @@ const BUCKETS: u32 = 1 << 17;
 const MOST_BUCKETS: u32 = 1 << 19;
 /// The same where no flow is made, or few.
 const FEW_BUCKETS: u32 = 1 << 13;
+/// So few that the nearest caches hold them.
+const CACHED_BUCKETS: u32 = 1 << 8;
 
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
@@ -73,6 +75,11 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         programs(track.ground, track.report)?;
         cases::a_million(track)
     })?;
+    let cached = Extent {
+        services: 1,
+        buckets: CACHED_BUCKETS,
+    };
+    on_ground(options, cached, report, cases::in_caches)?;
     let services = MOST_SERVICES / scale;
     let few = Extent {
         services,

@@ -74,12 +74,23 @@ pub(super) fn a_million(track: &mut Track<'_>) -> Result<()> {
             track.versions(traffic, name, flows)?;
         }
         track.start_anew()?;
-        track.new_flows(traffic)?;
+        let rivals = Baseline::BALANCERS
+            .map(|it| (it, (it == Baseline::Lru).then_some(bars::NEW_FLOW)))
+            .to_vec();
+        track.new_flows(traffic, unknown(traffic), rivals)?;
         if traffic.is_v6 {
             track.new_versions(traffic)?;
         }
     }
     Ok(())
+}
+
+/// First packets in tables that the processor's caches hold: what of their cost is instructions.
+pub(super) fn in_caches(track: &mut Track<'_>) -> Result<()> {
+    let name = format!("first packets in small tables, {}", TCP_V4.name());
+    // The kernel's hash would be full.
+    let rivals = vec![(Baseline::Minimal, None), (Baseline::Lru, None)];
+    track.new_flows(TCP_V4, name, rivals)
 }
 
 /// As many flows in tables of the size that an agent makes unless it is told otherwise, the hashes
@@ -344,16 +355,18 @@ impl Track<'_> {
     }
 
     /// No packet's flow is known. The tables are full of such flows before it is measured.
-    fn new_flows(&mut self, traffic: Traffic) -> Result<()> {
+    fn new_flows(
+        &mut self,
+        traffic: Traffic,
+        name: String,
+        rivals: Vec<(Baseline, Option<Bar>)>,
+    ) -> Result<()> {
         let fill = FILL / self.scale;
         let request = traffic.request(&MANY, packets::SYN)?;
         self.send(WORKLOAD_INGRESS, request, fill)?;
         // There is room in the kernel's hash, which makes none: it begins empty.
         let program = self.rig.baseline(Baseline::Lru, Layer::Packets)?;
         self.rig.run(&program, &onward(request, 0), fill)?;
-        let name = unknown(traffic);
-        let bar =
-            |baseline| -> Option<Bar> { (baseline == Baseline::Lru).then_some(bars::NEW_FLOW) };
         let refused = self.ground.count(Reason::FlowsFull)?;
         self.run(&Case {
             ours: vec![(name.clone(), Ours::Tc(WORKLOAD_INGRESS))],
@@ -363,7 +376,7 @@ impl Track<'_> {
             reason: Reason::NewFlow,
             packets: NEW_PACKETS,
             warm: Warm::Nothing,
-            rivals: Baseline::BALANCERS.map(|it| (it, bar(it))).to_vec(),
+            rivals,
             floors: &[Baseline::FloorInsertion],
             target: None,
         })
