@@ -19,6 +19,7 @@ mod notes;
 pub(crate) mod objects;
 mod outside;
 mod published;
+pub(crate) mod ranges;
 mod redirect;
 mod reload;
 #[cfg(test)]
@@ -37,12 +38,12 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::config::layers::Layers;
 use crate::config::reload::{Effective, Watched};
+use crate::dataplane::DataplaneError;
 use crate::dataplane::attach::Attachments;
 use crate::dataplane::bpffs::{self, PinPaths};
 use crate::dataplane::load::{self, Loaded, Variant};
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::sweep::{STEP_INTERVAL, Sweeper};
-use crate::dataplane::{Dataplane as _, DataplaneError, Write};
 use crate::interfaces::{Devices, REREAD, Watcher};
 use crate::lock::Lock;
 use crate::memory;
@@ -54,7 +55,6 @@ use crate::settings::Settings;
 use crate::source::report::{Reporter, SourceReport};
 use crate::status::SyncSpent;
 use audit::AuditKeeper;
-use config::Purpose;
 use devices::DeviceKeeper;
 pub use error::AgentError;
 use names::NamesKeeper;
@@ -361,29 +361,6 @@ impl Agent {
         self.published.set_api(report.api.as_ref());
         self.notes.set_objects(report, &self.model);
         self.published.status_changed();
-    }
-
-    fn write_cidrs(&mut self) {
-        let mut cidrs = self.settings.service_cidrs.clone();
-        cidrs.extend_from_slice(self.model.service_cidrs());
-        let mut words = config::cidrs(Purpose::Service, &cidrs);
-        for (network, length) in &words.left_out {
-            tracing::warn!(
-                "no room for service CIDR {network}/{length}: addresses in it that no Service has are not dropped"
-            );
-        }
-        // There is at most one of a family, so all fit.
-        let of_node = self.model.pod_cidrs();
-        let pods = config::cidrs(Purpose::Cluster, self.settings.services.pods(of_node));
-        words.words.extend(pods.words);
-        let dataplane = self.reconciler.dataplane_mut();
-        for (word, value) in words.words {
-            if dataplane.config(word) != value
-                && let Err(error) = dataplane.apply(&Write::SetConfig { word, value })
-            {
-                tracing::error!("{error}");
-            }
-        }
     }
 
     /// Plans and writes for a while.

@@ -16,10 +16,11 @@ pub mod watch;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub(crate) use classify::why_uplink;
 pub use classify::{Classified, Criteria, Ground, Obstacle, Role, classify};
 pub use frames::{NoFrames, NoXdp, takes, wanted_mode};
 pub use grace::{GRACE, Grace};
-pub use openness::{Closed, openness};
+pub use openness::{Closed, clearness, openness};
 pub use source::source_addresses;
 pub use watch::{InterfaceError, REREAD, Watcher};
 
@@ -58,8 +59,9 @@ pub struct Device {
     pub master: Option<u32>,
     /// Its addresses, those last that new flows should not use (tentative or deprecated ones).
     pub addresses: Vec<IpAddr>,
-    /// Those of its addresses whose network has room for others: neighbours are on this link.
-    pub on_link: Vec<IpAddr>,
+    /// Those of its addresses whose network has room for others, with the length of its prefix: neighbours
+    /// are on this link.
+    pub on_link: Vec<(IpAddr, u8)>,
     /// Whether it is up.
     pub is_up: bool,
     /// Whether its packets come without an Ethernet header, which the programs do not read.
@@ -83,3 +85,16 @@ pub struct Device {
 
 /// All devices, by interface index.
 pub type Devices = BTreeMap<u32, Device>;
+
+/// The networks of those links on which this host has one of `addresses`: address and prefix length.
+pub fn networks(devices: &Devices, addresses: &[IpAddr]) -> Vec<(IpAddr, u8)> {
+    let mut networks: Vec<_> = devices
+        .values()
+        .flat_map(|device| &device.on_link)
+        .filter(|(address, _)| addresses.contains(address))
+        .copied()
+        .collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}

@@ -40,6 +40,7 @@ pub mod expand;
 mod filters;
 mod frontends;
 pub mod health;
+pub mod hosts;
 pub mod ids;
 pub mod latency;
 pub mod names;

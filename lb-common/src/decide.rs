@@ -325,7 +325,7 @@ fn translation<F: Family, S: Side>(
     if chosen.next != Next::Establish {
         return chosen.verdict;
     }
-    if S::HOOK == Hook::Ingress && tables.config(config::REDIRECT) != 0 {
+    if S::HOOK == Hook::Ingress {
         onward::begin::<F, S>(packet, tables, workspace);
     }
     let verdict = create::establish::<F, S>(chosen.state, now, tables, workspace);

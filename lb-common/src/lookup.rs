@@ -3,7 +3,9 @@
 use crate::family::{Family, MappedAddress};
 use crate::flow::{FlowTuple, Hook, Protocol};
 use crate::hash;
-use crate::table::config::{CLUSTER_CIDR_COUNTS, Cidr, MAX_CIDRS, SERVICE_CIDR_COUNTS};
+use crate::table::config::{
+    CLUSTER_CIDR_COUNTS, Cidr, HOST_CIDR_COUNTS, MAX_CIDRS, MAX_HOST_CIDRS, SERVICE_CIDR_COUNTS,
+};
 use crate::table::device::Role;
 use crate::table::filter::FilterBit;
 use crate::table::frontend::{FrontendKey, FrontendKind, FrontendValue};
@@ -136,6 +138,14 @@ pub fn in_cluster_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> 
     in_cidrs::<F>(tables, CLUSTER_CIDR_COUNTS, first, address)
 }
 
+/// Whether `address` is no pod's as far as is known: in a host CIDR, and in no cluster CIDR.
+#[inline(always)]
+pub fn is_host<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
+    let first = Cidr::<F>::FIRST_HOST_WORD;
+    in_cidrs::<F>(tables, HOST_CIDR_COUNTS, first, address)
+        && !in_cluster_cidr::<F>(tables, address)
+}
+
 /// Whether `address` is in one of the CIDRs that begin at word `first`, of which word `counts` says
 /// how many there are.
 #[inline(never)]
@@ -157,7 +167,7 @@ fn in_cidrs<F: Family>(tables: &impl Tables, counts: u32, first: u32, address: F
         || matches(7)
 }
 
-const _: () = assert!(MAX_CIDRS == 8);
+const _: () = assert!(MAX_CIDRS == 8 && MAX_HOST_CIDRS <= MAX_CIDRS);
 
 /// The family's half of a word of counts.
 #[inline(always)]

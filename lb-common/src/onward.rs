@@ -109,7 +109,9 @@ pub struct Hop {
     pub device: u32,
     /// Whether `DEVICES` has that device.
     pub has_programs: bool,
-    /// Whether packets that it brings or takes may be sent on.
+    /// Whether nobody else looks at what it brings.
+    pub is_clear: bool,
+    /// Whether packets that it brings or takes may be sent on besides.
     pub is_open: bool,
     /// What it leads to.
     pub role: Role,
@@ -121,6 +123,7 @@ impl Hop {
         answer: Answer::Other,
         device: 0,
         has_programs: false,
+        is_clear: false,
         is_open: false,
         role: Role::Workload,
     };
@@ -133,21 +136,59 @@ pub trait Routes {
     fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop;
 }
 
+/// How far packets of a new flow may be sent on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Reach {
+    /// To a pod of this node.
+    Here = 0,
+    /// Anywhere.
+    Anywhere = 1,
+    /// To a host, not to anything on this node, though the operator does not ask for it: the node's filters may
+    /// keep packets from it. Where they do, nobody asks for a neighbour, so one that is not known will do.
+    ToHost = 2,
+    /// The same, and to a pod of this node as well.
+    AnywhereToHost = 3,
+}
+
+impl Reach {
+    /// Whether a flow may begin whose packets would take this hop.
+    #[inline(always)]
+    const fn takes(self, hop: &Hop) -> bool {
+        let is_to_host = matches!(self, Self::ToHost | Self::AnywhereToHost)
+            && matches!(hop.role, Role::Uplink)
+            && hop.is_clear;
+        match hop.answer {
+            Answer::Known => is_to_host || hop.is_open,
+            Answer::Unresolved => is_to_host,
+            Answer::Other => false,
+        }
+    }
+
+    /// Whether packets may go to such a device.
+    #[inline(always)]
+    const fn leads_to(self, role: Role) -> bool {
+        match role {
+            Role::Workload => !matches!(self, Self::ToHost),
+            Role::Uplink => !matches!(self, Self::Here),
+        }
+    }
+}
+
 /// Whether packets of a flow are sent on, of which the first is the one that is asked about, as it looks
-/// when it is translated. `may_leave` says whether it may leave this node so.
+/// when it is translated.
 #[inline(always)]
 pub fn may_begin<F: Family>(
     question: &Question<F>,
-    may_leave: bool,
+    reach: Reach,
     routes: &mut impl Routes,
 ) -> bool {
     let there = routes.hop(question);
-    let leaves = matches!(there.role, Role::Uplink);
-    if !matches!(there.answer, Answer::Known) || !there.is_open || (leaves && !may_leave) {
+    if !reach.takes(&there) || !reach.leads_to(there.role) {
         return false;
     }
     let back = routes.hop(&question.back(there.device));
-    matches!(back.answer, Answer::Known) && back.is_open && back.device == question.device
+    reach.takes(&back) && back.device == question.device
 }
 
 /// Interface index of the loopback device, by which the routing tables know what this host sends itself.

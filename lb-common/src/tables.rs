@@ -7,7 +7,7 @@ use crate::flow::{FlowEntry, FlowKey, FlowTuple};
 use crate::flows::{Buckets, FlowTable, Found, Insert as _, Placed, Placement, Timeouts};
 use crate::hash;
 use crate::id::{BackendId, Seconds, ServiceId};
-use crate::onward::Hop;
+use crate::onward::{Hop, Reach};
 use crate::room::Room;
 use crate::select;
 use crate::table::affinity::{AffinityKey, AffinityValue};
@@ -90,7 +90,7 @@ pub trait Tables: Sized {
 
     /// Whether a flow that begins with the packet that the program runs on is sent on at once, in both
     /// directions, where the packet is to have `tuple`: see [`crate::onward::may_begin`].
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool;
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool;
 
     /// The address that flows get which leave by the device that the program runs on and must come
     /// back to this node; the unspecified one where it has none of the family.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32};
 use lb_common::decide::{Way, Ways, wire};
 use lb_common::family::Family;
 use lb_common::flow::FlowTuple;
-use lb_common::onward::{self, Answer, Hop, Offer, Question, Routes};
+use lb_common::onward::{self, Answer, Hop, Offer, Question, Reach, Routes};
 use lb_common::table::device::DeviceRecord;
 
 use crate::device;
@@ -181,6 +181,7 @@ impl Routes for Fib {
             answer,
             device,
             has_programs: true,
+            is_clear: record.is_clear(),
             is_open: record.is_open(),
             role: record.role(),
         }
@@ -269,6 +270,7 @@ impl Routes for FrameWays {
             answer: Answer::Known,
             device: lookup.ifindex,
             has_programs: true,
+            is_clear: record.is_clear(),
             is_open: record.is_open(),
             role: record.role(),
         }
@@ -280,7 +282,7 @@ impl Routes for FrameWays {
 pub(crate) fn may_begin<F: Family>(
     context: *mut xdp_md,
     tuple: &FlowTuple<F>,
-    may_leave: bool,
+    reach: Reach,
 ) -> bool {
     let (mut ways, mut frame) = (FrameWays::new(context), XdpFrame::new(context));
     let own = ways.record();
@@ -291,7 +293,7 @@ pub(crate) fn may_begin<F: Family>(
         return false;
     };
     let question = offer.question.of_tuple(tuple);
-    onward::may_begin(&question, may_leave, &mut ways)
+    onward::may_begin(&question, reach, &mut ways)
 }
 
 /// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{__sk_buff, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty
 use aya_ebpf::helpers::{bpf_csum_update, bpf_redirect_neigh, bpf_skb_change_tail};
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::{FlowTuple, Path};
-use lb_common::onward::{self, Offer, Wire};
+use lb_common::onward::{self, Offer, Reach, Wire};
 use lb_common::packet::PacketRead as _;
 use lb_common::verdict::Reason;
 
@@ -97,13 +97,13 @@ pub(crate) fn to_neighbour(device: u32, fib: &Fib) -> i32 {
 pub(crate) fn may_begin<F: Family>(
     skb: *mut __sk_buff,
     tuple: &FlowTuple<F>,
-    may_leave: bool,
+    reach: Reach,
 ) -> bool {
     let Some(offer) = Offer::<F>::of(&Skb::new(skb), wire(skb)) else {
         return false;
     };
     let question = offer.question.of_tuple(tuple);
-    onward::may_begin(&question, may_leave, &mut Fib::new(skb))
+    onward::may_begin(&question, reach, &mut Fib::new(skb))
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lb_common::family::Family;
 use lb_common::flow::FlowTuple;
-use lb_common::onward::Hop;
+use lb_common::onward::{Hop, Reach};
 
 use crate::{forward, host, onward};
 
@@ -15,7 +15,7 @@ pub(crate) trait Stand {
     fn share_bridge<F: Family>(&self, client: F::Address, backend: F::Address) -> bool;
 
     /// [`lb_common::tables::Tables::leads_on`].
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool;
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool;
 
     /// [`lb_common::tables::Tables::is_of_host`].
     fn is_of_host(&self) -> bool;
@@ -37,8 +37,8 @@ impl Stand for *mut __sk_buff {
     }
 
     #[inline(always)]
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
-        onward::may_begin(*self, tuple, may_leave)
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
+        onward::may_begin(*self, tuple, reach)
     }
 
     #[inline(always)]
@@ -79,8 +79,8 @@ impl Stand for *mut xdp_md {
     }
 
     #[inline(always)]
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
-        forward::may_begin(*self, tuple, may_leave)
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
+        forward::may_begin(*self, tuple, reach)
     }
 
     /// Frames come from elsewhere.

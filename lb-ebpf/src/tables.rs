@@ -14,7 +14,7 @@ use lb_common::flows::{
     Timeouts, Vacancy,
 };
 use lb_common::id::{BackendId, Seconds, ServiceId};
-use lb_common::onward::Hop;
+use lb_common::onward::{Hop, Reach};
 use lb_common::room::Room;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
@@ -191,8 +191,8 @@ impl<S: Stand> Tables for KernelTables<S> {
     }
 
     #[inline(always)]
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
-        self.stand.leads_on(tuple, may_leave)
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
+        self.stand.leads_on(tuple, reach)
     }
 
     #[inline(always)]

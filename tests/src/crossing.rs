@@ -107,6 +107,22 @@ pub fn open(tables: &mut MemoryTables, devices: &[u32]) {
     tables.stand_at(UPLINK);
 }
 
+/// Makes every backend's address a host's, and has nobody else look at what the devices bring.
+///
+/// # Panics
+///
+/// Never on the machines that this runs on: a `usize` there has 32 bits at least.
+pub fn know_hosts(tables: &mut MemoryTables) {
+    let at = |word| usize::try_from(word).expect("a usize has 32 bits");
+    tables.config[at(config::CLUSTER_CIDR_COUNTS)] = 0;
+    // Of either family one CIDR, whose words are 0 as all are that nobody has written.
+    tables.config[at(config::HOST_CIDR_COUNTS)] = 1 << 32 | 1;
+    for (&index, record) in &mut tables.others {
+        *record = record.cleared(index, true);
+    }
+    tables.stand_at(UPLINK);
+}
+
 /// What frames have in front that leave by a device.
 fn macs(device: u32) -> [u8; 12] {
     let device = u8::try_from(device).unwrap_or(0);

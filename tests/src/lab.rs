@@ -126,13 +126,6 @@ impl Lab {
         outside.unwrap_or_else(|| panic!("the lab has no client outside"))
     }
 
-    /// Lets every node forward to the addresses of the others: what an operator has to open for
-    /// endpoints on the host's network, and no CNI does.
-    pub fn open_firewalls_to_nodes(&self) -> Result<()> {
-        let mut nodes = self.nodes.iter();
-        nodes.try_for_each(|node| firewall::open_to_nodes(&node.ns))
-    }
-
     /// Removes a pod and its devices.
     ///
     /// # Panics

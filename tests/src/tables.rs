@@ -15,7 +15,7 @@ use lb_common::flow::{FlowTuple, Protocol};
 use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::id::{BackendId, ServiceId};
-use lb_common::onward::{self, Hop, Offer, Routes as _};
+use lb_common::onward::{self, Hop, Offer, Reach, Routes as _};
 use lb_common::packet::Frame;
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::{BackendFlags, BackendRecord};
@@ -445,13 +445,13 @@ impl<'a> Tables for &'a MemoryTables {
         self.share_bridge.get()
     }
 
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, may_leave: bool) -> bool {
+    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
         let mut frame = self.frame.borrow().clone();
         let wire = self.fib.wire(self.own, &frame);
         let offer = Offer::<F>::of(&Frame(&mut frame), wire);
         offer.is_some_and(|offer| {
             let question = offer.question.of_tuple(tuple);
-            onward::may_begin(&question, may_leave, &mut &**self)
+            onward::may_begin(&question, reach, &mut &**self)
         })
     }
 

@@ -182,6 +182,81 @@ fn packets_to_a_pod_of_another_node_are_sent_on_as_the_model_says() {
     check("there", false).expect("the kernel and the host agree");
 }
 
+/// The same of a node on which nobody asked for it, and only what comes from outside for hosts is.
+#[test]
+fn packets_to_the_host_of_another_node_are_sent_on_unasked_as_the_model_says() {
+    let node = node("host", false).expect("a node");
+    let outcome = node.run(|| {
+        for (place, seed) in PLACES.into_iter().zip([5, 6]) {
+            let sent_on = run_to_hosts(place, seed);
+            ensure!(sent_on * 8 > PACKETS, "{place:?}: {sent_on} of {PACKETS}");
+            forget_all_neighbours(&node, place)?;
+        }
+        Ok(())
+    });
+    outcome.expect("the kernel and the host agree");
+}
+
+/// Tables of a node on which backends have addresses of hosts, and new flows to pods are routed.
+fn to_hosts() -> Bench {
+    let mut bench = Bench::new(&outside::world());
+    bench.change(|host| {
+        *host = crossing::tables(false, Answer::Known);
+        crossing::know_hosts(host);
+    });
+    bench
+}
+
+fn run_to_hosts(place: Place, seed: u64) -> usize {
+    let mut bench = to_hosts();
+    let fib = crossing::tables(false, Answer::Known).fib;
+    let mut script = Script::new(seed, place);
+    let mut sent_on = 0;
+    for _ in 0..PACKETS {
+        let (device, frame) = script.next_packet();
+        let crossed = cross(&fib, device, &frame, |device, hook, frame| {
+            bench.stand_at(device);
+            let (outcome, _) = bench.send_if_taken((role(device), hook), frame);
+            outcome.ended
+        });
+        assert!(!crossed.is_sent_on || device == UPLINK);
+        sent_on += usize::from(crossed.is_sent_on);
+        if let Some((device, frame)) = crossed.left {
+            script.learn(device, &frame);
+        }
+    }
+    sent_on
+}
+
+/// A flow to a host begins so without a neighbour: the node's filters would keep the host from asking.
+fn forget_all_neighbours(node: &Namespace, place: Place) -> Result<()> {
+    let (backend, client) = (place.pod(3), outside::client(place).ip());
+    let forget = format!(
+        "neigh del {backend} dev d{UPLINK}\n\
+         neigh del {client} dev d{UPLINK}\n"
+    );
+    ip(node.name(), &forget)?;
+    let mut bench = to_hosts();
+    bench.change(|host| {
+        for way in &mut host.fib.ways {
+            if way.device == UPLINK {
+                way.answer = Answer::Unresolved;
+            }
+        }
+    });
+    let frame = given::first(
+        Protocol::Tcp,
+        outside::client(place),
+        outside::dialled(place)[0],
+    );
+    bench.stand_at(UPLINK);
+    let ended = bench
+        .send_at((Role::Uplink, Hook::Ingress), &frame.build())
+        .ended;
+    ensure!(ended.sent_by == Some(UPLINK), "{place:?}: {ended:?}");
+    Ok(())
+}
+
 /// A flow that began with a known neighbour is sent on when there is none any more: the kernel looks for
 /// it, as it does for what it routes. A flow that begins without one is the host's to route.
 #[test]

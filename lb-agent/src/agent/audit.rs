@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::objects::ModelObjects;
 use super::timers::now;
-use super::{Agent, AgentError, config};
+use super::{Agent, AgentError};
 use crate::audit::basis::{self, Basis};
 use crate::audit::node::NodeTables;
 use crate::audit::report::{self, AuditReport};
@@ -189,12 +189,10 @@ impl Agent {
         }
     }
 
-    /// The words of `CONFIG` that follow from settings and objects.
+    /// The words of `CONFIG` that follow from settings, objects and devices.
     fn audit_config(&mut self, found: &mut Found, repairs: bool) {
         let mut words = Basis::of(&self.settings).config;
-        let mut cidrs = self.settings.service_cidrs.clone();
-        cidrs.extend_from_slice(self.model.service_cidrs());
-        words.extend(config::cidrs(config::Purpose::Service, &cidrs).words);
+        words.extend(self.range_words().words);
         let dataplane = self.reconciler.dataplane_mut();
         for (word, value) in words {
             let actual = dataplane.config(word);

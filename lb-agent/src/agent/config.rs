@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_common::conntrack::State;
 use lb_common::family::{Family, V4, V6};
 use lb_common::flows::control::MAX_TIMEOUT;
-use lb_common::table::config::{self, Cidr, MAX_CIDRS};
+use lb_common::table::config::{self, Cidr, MAX_CIDRS, MAX_HOST_CIDRS};
 
 /// A word of `CONFIG` and its value.
 pub type ConfigWord = (u32, u64);
@@ -39,6 +39,8 @@ pub enum Purpose {
     Service,
     /// The cluster's pods.
     Cluster,
+    /// Hosts, and what pods may be among them.
+    Host,
 }
 
 impl Purpose {
@@ -46,6 +48,7 @@ impl Purpose {
         match self {
             Self::Service => config::SERVICE_CIDR_COUNTS,
             Self::Cluster => config::CLUSTER_CIDR_COUNTS,
+            Self::Host => config::HOST_CIDR_COUNTS,
         }
     }
 
@@ -53,6 +56,15 @@ impl Purpose {
         match self {
             Self::Service => Cidr::<F>::FIRST_WORD,
             Self::Cluster => Cidr::<F>::FIRST_CLUSTER_WORD,
+            Self::Host => Cidr::<F>::FIRST_HOST_WORD,
+        }
+    }
+
+    /// Most ranges of a family.
+    const fn room(self) -> u32 {
+        match self {
+            Self::Service | Self::Cluster => MAX_CIDRS,
+            Self::Host => MAX_HOST_CIDRS,
         }
     }
 }
@@ -63,7 +75,7 @@ impl Purpose {
 pub struct CidrWords {
     /// In the order of writing.
     pub words: Vec<ConfigWord>,
-    /// More than [`MAX_CIDRS`] of a family.
+    /// More than there is room for of a family.
     pub left_out: Vec<(IpAddr, u8)>,
 }
 
@@ -78,7 +90,7 @@ pub fn cidrs(purpose: Purpose, cidrs: &[(IpAddr, u8)]) -> CidrWords {
         }
         seen.push((network, length));
         let count = &mut counts[usize::from(network.is_ipv6())];
-        if *count == MAX_CIDRS {
+        if *count == purpose.room() {
             result.left_out.push((network, length));
             continue;
         }
@@ -169,6 +181,30 @@ mod tests {
         let v6 = Cidr::<V6>::read_from(config::CLUSTER_CIDRS_V6, 0, word);
         let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
         assert!(v6.contains(address("fd00:10:244:3::1")));
+    }
+
+    #[test]
+    fn ranges_of_hosts_have_words_of_their_own_and_less_room() {
+        let hosts = [
+            "0.0.0.0", "::", "fd00:1::", "fd00:2::", "fd00:3::", "fd00:4::",
+        ]
+        .map(|network: &str| {
+            (
+                network.parse().unwrap(),
+                if network.len() < 8 { 0 } else { 64 },
+            )
+        });
+        let hosts = [&hosts[..], &[([192, 0, 2, 1].into(), 24)]].concat();
+        let CidrWords { words, left_out } = cidrs(Purpose::Host, &hosts);
+        assert_eq!(left_out, [("fd00:4::".parse().unwrap(), 64)]);
+        let words: BTreeMap<_, _> = words.into_iter().collect();
+        let word = |index| words.get(&index).copied().unwrap_or(0);
+        assert_eq!(word(config::HOST_CIDR_COUNTS), 4 << 32 | 2);
+        assert_eq!(word(config::CLUSTER_CIDR_COUNTS), 0);
+        let all = Cidr::<V4>::read_from(config::HOST_CIDRS_V4, 0, word);
+        assert!(all.contains([255, 1, 2, 3]));
+        let v4 = Cidr::<V4>::read_from(config::HOST_CIDRS_V4, 1, word);
+        assert!(v4.contains([192, 0, 2, 7]) && !v4.contains([192, 0, 3, 7]));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lb_common::flow::Hook;
+use lb_common::table::config::HOST_CIDR_COUNTS;
 use lb_common::table::device::{self, DeviceRecord};
 
 use super::Agent;
@@ -20,8 +21,8 @@ use crate::dataplane::load::Loaded;
 use crate::dataplane::maps::BpfDataplane;
 use crate::dataplane::xdp::{XdpError, XdpLinks};
 use crate::interfaces::{
-    Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, netdev,
-    openness, source_addresses,
+    Classified, Closed, Criteria, Device, Devices, Grace, Role, Watcher, classify, clearness,
+    netdev, openness, source_addresses, why_uplink,
 };
 use crate::plan::source_ranges::contains;
 use crate::settings::{InterfaceOverrides, Redirect, Settings};
@@ -62,6 +63,8 @@ pub(super) struct Site<'a> {
     pub(super) node_addresses: &'a [IpAddr],
     /// The addresses that take node ports.
     pub(super) node_ports: &'a BTreeSet<IpAddr>,
+    /// Whether addresses of other nodes' hosts are known.
+    pub(super) has_hosts: bool,
     /// The time.
     pub(super) now: Instant,
 }
@@ -142,6 +145,12 @@ impl DeviceKeeper {
         &self.records
     }
 
+    /// Whether the device was an uplink when it was last looked at.
+    fn is_uplink(&self, index: u32) -> bool {
+        let record = self.records.get(&index);
+        record.is_some_and(|record| record.role() == device::Role::Uplink)
+    }
+
     /// Devices that have a role or should have one, and why.
     pub(super) fn roles(&self) -> &[DeviceRole] {
         &self.roles
@@ -161,11 +170,16 @@ impl DeviceKeeper {
         let mut closed = BTreeMap::new();
         for (&index, one) in &wanted {
             let has_strangers = self.attachments.has_strangers(index, Hook::Ingress);
-            let openness = openness(self.redirect, one.device, has_strangers);
+            let clearness = clearness(one.device, has_strangers);
+            let openness = openness(self.redirect, clearness);
             if let Err(why) = openness {
-                closed.insert(index, why);
+                let is_for_hosts = site.has_hosts && one.record.role() == device::Role::Uplink;
+                closed.insert(index, plain_text(why, is_for_hosts.then_some(clearness)));
             }
-            let record = one.record.opened(index, openness.is_ok());
+            let record = one
+                .record
+                .cleared(index, clearness.is_ok())
+                .opened(index, openness.is_ok());
             let has_strangers =
                 self.frames.is_on() && self.attachments.has_strangers(index, Hook::Egress);
             let frames = self
@@ -239,7 +253,7 @@ impl DeviceKeeper {
         &mut self,
         found: &BTreeMap<u32, Classified>,
         devices: &Devices,
-        closed: &BTreeMap<u32, Closed>,
+        closed: &BTreeMap<u32, String>,
     ) {
         let mut obstacles = BTreeMap::new();
         self.roles.clear();
@@ -260,7 +274,7 @@ impl DeviceKeeper {
                 index,
                 why: one.why.to_owned(),
                 obstacle,
-                plain: closed.get(&index).map(ToString::to_string),
+                plain: closed.get(&index).cloned(),
                 no_xdp: self.frames.reason(index).cloned(),
             });
         }
@@ -293,6 +307,20 @@ impl DeviceKeeper {
         dataplane.remove_device(index)?;
         self.records.remove(&index);
         Ok(())
+    }
+}
+
+/// Why packets go the plain way by a device, in the operator's words; `to_hosts` says the same of those to
+/// hosts of other nodes, where that is asked.
+fn plain_text(why: Closed, to_hosts: Option<Result<(), Closed>>) -> String {
+    match (why, to_hosts) {
+        (Closed::Setting, Some(Ok(()))) => {
+            format!("{why}; what goes to hosts of other nodes is sent on all the same")
+        }
+        (Closed::Setting, Some(Err(closed))) => {
+            format!("{why}; what goes to hosts of other nodes is not sent on either: {closed}")
+        }
+        _ => why.to_string(),
     }
 }
 
@@ -335,15 +363,23 @@ impl Agent {
         self.devices_at = None;
         match watcher.read().await {
             Ok(mut devices) => {
-                if self.settings.redirect == Redirect::On {
-                    watcher.read_filters(&mut devices).await;
-                }
+                let node = ModelObjects(&self.model).node_view();
+                let (redirect, keeper) = (self.settings.redirect, &self.keeper);
+                let wanted = |device: &Device| {
+                    redirect == Redirect::On
+                        || keeper.is_uplink(device.index)
+                        || why_uplink(device, node.addresses).is_some()
+                };
+                watcher.read_filters(&mut devices, wanted).await;
                 if self.keeper.frames.is_on() {
                     watcher.read_egress_filters(&mut devices).await;
                     netdev::read_features(&mut devices);
                 }
                 self.devices = devices;
                 self.take_addresses();
+                if self.is_listed {
+                    self.write_cidrs();
+                }
                 self.keep_devices();
                 self.outside
                     .show_node_ports(&self.model, &self.settings, &self.devices);
@@ -378,6 +414,7 @@ impl Agent {
         let own = rules.node_addresses(node.addresses);
         node.addresses = &own;
         let dataplane = self.reconciler.dataplane_mut();
+        let has_hosts = dataplane.config(HOST_CIDR_COUNTS) != 0;
         let mut node_ports = rules.node_ports().select(&node, local(&self.devices));
         let now = clock::instant();
         let addresses = &mut self.addresses;
@@ -394,6 +431,7 @@ impl Agent {
             devices: &self.devices,
             node_addresses: &own,
             node_ports: &node_ports,
+            has_hosts,
             now,
         };
         let is_done = self.keeper.keep(&mut self.loaded, dataplane, &site);

@@ -110,6 +110,14 @@ impl Basis {
         }
     }
 
+    /// The ranges outside of which no pod of the cluster has an address.
+    pub fn cluster_wide(&self) -> &[(IpAddr, u8)] {
+        match &self.rules {
+            PodRules::Ranges(ranges) => ranges,
+            PodRules::OfNode => &[],
+        }
+    }
+
     /// Where objects come from.
     pub fn source(&self) -> SourceSettings {
         match &self.source {

@@ -80,6 +80,8 @@ pub(crate) fn device_text(index: u32, record: &DeviceRecord) -> String {
     };
     if record.is_open() {
         text.push_str(", packets may be sent on");
+    } else if record.is_clear() {
+        text.push_str(", packets of hosts may be sent on");
     }
     if record.takes() != Takes::Nothing {
         text.push_str(", takes frames");
@@ -210,6 +212,8 @@ pub(crate) fn word_name(word: u32) -> String {
             format!("timeout of connection state {}", word - config::TIMEOUTS)
         }
         config::CLUSTER_CIDR_COUNTS => "number of cluster CIDRs".to_owned(),
+        config::HOST_CIDR_COUNTS => "number of host CIDRs".to_owned(),
+        word if word >= config::HOST_CIDRS_V4 => format!("host CIDRs (word {word})"),
         word if word >= config::CLUSTER_CIDRS_V4 => format!("cluster CIDRs (word {word})"),
         word => format!("service CIDRs (word {word})"),
     }

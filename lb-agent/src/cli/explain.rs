@@ -30,6 +30,7 @@ use super::view::services::{ServiceView, services};
 use super::{pins, render};
 use crate::clock;
 use crate::interfaces::route::Way;
+use path::BackendGround;
 use target::{Client, Destination, Resolved, parse_flags};
 
 pub use own::{OwnWays, Routes};
@@ -144,8 +145,11 @@ impl Follow {
             } else {
                 let entrance = self.device_to::<F>(entry.translated.source)?;
                 let destination = entry.translated.destination;
-                let is_pods = lookup::in_cluster_cidr::<F>(&self.tables, destination);
-                path::of_new(entrance, exit, is_pods)
+                let backend = BackendGround {
+                    is_pods: lookup::in_cluster_cidr::<F>(&self.tables, destination),
+                    is_host: lookup::is_host::<F>(&self.tables, destination),
+                };
+                path::of_new(entrance, exit, backend)
             });
         }
         if let Some(entry) = trace.entry

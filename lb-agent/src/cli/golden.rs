@@ -443,6 +443,7 @@ fn device_inputs() -> [DeviceInput; 5] {
             why: Some("has its other end in another namespace".to_owned()),
             obstacle: None,
             is_open: false,
+            is_clear: false,
             plain: Some("the setting datapath.redirect is Off".to_owned()),
             xdp: None,
             no_xdp: None,
@@ -457,15 +458,14 @@ fn device_inputs() -> [DeviceInput; 5] {
         DeviceInput {
             role: None,
             why: None,
-            obstacle: None,
             plain: None,
             ..device(9, None, None, true, true)
         },
         DeviceInput {
             role: Some(Role::Uplink),
             why: Some("has an address of the Node".to_owned()),
-            obstacle: None,
             is_open: true,
+            is_clear: true,
             plain: None,
             sources: vec![socket("192.0.2.1:1").ip(), socket("[2001:db8::1]:1").ip()],
             ..device(2, Some("eth0"), None, true, true)

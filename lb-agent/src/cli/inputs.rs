@@ -104,6 +104,8 @@ pub struct DeviceInput {
     pub obstacle: Option<String>,
     /// Whether packets of new flows that it brings may be sent on at once.
     pub is_open: bool,
+    /// Whether those to hosts of other nodes may, open or not.
+    pub is_clear: bool,
     /// Why not, as far as the agent has said.
     pub plain: Option<String>,
     /// How an XDP program sees what it brings, if one does.

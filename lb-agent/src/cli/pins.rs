@@ -304,6 +304,7 @@ impl Reader for PinnedReader {
                 role: record.map(DeviceRecord::role),
                 why: told.get(&index).map(|one| one.why.clone()),
                 is_open: record.is_some_and(DeviceRecord::is_open),
+                is_clear: record.is_some_and(DeviceRecord::is_clear),
                 plain: told.get(&index).and_then(|one| one.plain.clone()),
                 xdp: xdp.get(&index).copied(),
                 no_xdp: told.get(&index).and_then(|one| one.no_xdp.clone()),

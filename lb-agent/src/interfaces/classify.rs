@@ -135,7 +135,8 @@ fn able(device: &Device, wanted: Classified) -> Classified {
     }
 }
 
-fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str> {
+/// Why a device is an uplink that has no other role, whatever else it is.
+pub(crate) fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str> {
     let mut addresses = device.addresses.iter();
     if addresses.any(|address| node_addresses.contains(address)) {
         Some("has an address of the Node")
@@ -151,17 +152,17 @@ fn why_uplink(device: &Device, node_addresses: &[IpAddr]) -> Option<&'static str
 /// The role of a device that is no uplink for any other reason.
 fn by_node_ports(device: &Device, devices: &Devices, node_ports: &BTreeSet<IpAddr>) -> Classified {
     const WHY: &str = "has an address that takes node ports";
-    let takes_any = |addresses: &[IpAddr]| addresses.iter().any(|it| node_ports.contains(it));
+    let takes = |address: &IpAddr| node_ports.contains(address);
     if leads_to_pod(device) {
         // Some CNIs give each pod's device the address of the pods' gateway, by itself.
-        return if device.master.is_none() && takes_any(&device.on_link) {
+        return if device.master.is_none() && device.on_link.iter().any(|(it, _)| takes(it)) {
             found(Role::Uplink, WHY)
         } else {
             let why = "has its other end in another namespace";
             found(workload(device, devices), why)
         };
     }
-    if !takes_any(&device.addresses) {
+    if !device.addresses.iter().any(takes) {
         return found(Role::None, "is neither");
     }
     match device.kind {

@@ -20,11 +20,18 @@ pub enum Closed {
     Unknown,
 }
 
-/// Whether nothing stands in the way; `has_strangers` says whether programs of others are on the hook.
-pub fn openness(setting: Redirect, device: &Device, has_strangers: bool) -> Result<(), Closed> {
-    if setting == Redirect::Off {
-        Err(Closed::Setting)
-    } else if device.master.is_some() {
+/// Whether nothing stands in the way where `clearness` is that of the device.
+pub const fn openness(setting: Redirect, clearness: Result<(), Closed>) -> Result<(), Closed> {
+    match setting {
+        Redirect::Off => Err(Closed::Setting),
+        Redirect::On => clearness,
+    }
+}
+
+/// Whether nobody else looks at what the device brings; `has_strangers` says whether programs of others are
+/// on the hook.
+pub fn clearness(device: &Device, has_strangers: bool) -> Result<(), Closed> {
+    if device.master.is_some() {
         Err(Closed::Port)
     } else if has_strangers {
         Err(Closed::Stranger)
@@ -64,7 +71,8 @@ mod tests {
             (Redirect::On, &port, false, Err(Closed::Port)),
             (Redirect::On, &unread, false, Err(Closed::Unknown)),
         ] {
-            assert_eq!(openness(setting, device, has_strangers), expected);
+            let clearness = clearness(device, has_strangers);
+            assert_eq!(openness(setting, clearness), expected);
         }
     }
 }

@@ -138,8 +138,9 @@ impl Watcher {
                 && let Some(address) = own_address(&message)
             {
                 device.addresses.push(address);
-                if message.header.prefix_len < longest_prefix(address) {
-                    device.on_link.push(address);
+                let length = message.header.prefix_len;
+                if length < longest_prefix(address) {
+                    device.on_link.push((address, length));
                 }
             }
         }
@@ -151,10 +152,12 @@ impl Watcher {
         Ok(devices)
     }
 
-    /// Notes of each of `devices` whether filters of others see what it brings.
-    pub async fn read_filters(&self, devices: &mut Devices) {
+    /// Notes of each of `devices` that is `wanted` whether filters of others see what it brings.
+    pub async fn read_filters(&self, devices: &mut Devices, wanted: impl Fn(&Device) -> bool) {
         for (&index, device) in devices {
-            device.has_filters = self.has_filters(index, Hook::Ingress).await;
+            if wanted(device) {
+                device.has_filters = self.has_filters(index, Hook::Ingress).await;
+            }
         }
     }
 

@@ -74,6 +74,14 @@ impl ServiceRules {
         }
     }
 
+    /// The ranges outside of which no pod of the cluster has an address, where the operator gives them.
+    pub fn cluster_wide(&self) -> &[(IpAddr, u8)] {
+        match self.local_mode {
+            LocalMode::ClusterCIDR => &self.cluster_cidrs,
+            _ => &[],
+        }
+    }
+
     /// The pattern of devices that are workloads by [`LocalMode::InterfaceNamePrefix`].
     pub fn workloads(&self) -> Option<String> {
         (self.local_mode == LocalMode::InterfaceNamePrefix)

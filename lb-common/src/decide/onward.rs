@@ -9,13 +9,17 @@ use crate::family::Family;
 use crate::flow::{Direction, FlowKey, FlowTuple, Hook, Path};
 use crate::id::Seconds;
 use crate::lookup;
+use crate::onward::Reach;
 use crate::parse::{Packet, Transport};
 use crate::table::config;
 use crate::table::device::Role;
 use crate::tables::Tables;
 
 /// Makes the flow that is prepared, of which `packet` is the first, one whose packets are sent on, if they
-/// can be.
+/// can be and may be.
+///
+/// Where the operator did not ask for it they may be that come from outside for a host: a node's filters
+/// accept what is forwarded to pods and from them, and nothing else.
 ///
 /// A pod's packets leave the node so only for addresses of pods: to others, CNIs masquerade them. A pod
 /// that dials itself has its packets come back by the device that they came by, which hosts are
@@ -31,12 +35,27 @@ pub(super) fn begin<F: Family, S: Side>(
     };
     let tuple = &entry.translated;
     let is_routed = matches!(entry.path, Path::Routed);
-    if !is_routed || packet.fragment.is_part || tuple.source == tuple.destination {
+    if !is_routed || packet.fragment.is_part {
         return;
     }
-    let may_leave =
-        S::ROLE == Role::Uplink || lookup::in_cluster_cidr::<F>(tables, tuple.destination);
-    if tables.leads_on(tuple, may_leave) {
+    let sends_all = tables.config(config::REDIRECT) != 0;
+    let is_from_outside = S::ROLE == Role::Uplink;
+    let is_to_host = is_from_outside && lookup::is_host::<F>(tables, tuple.destination);
+    if tuple.source == tuple.destination && !is_to_host {
+        return;
+    }
+    let reach = match (sends_all, is_to_host) {
+        (false, false) => return,
+        (false, true) => Reach::ToHost,
+        (true, true) => Reach::AnywhereToHost,
+        (true, false)
+            if is_from_outside || lookup::in_cluster_cidr::<F>(tables, tuple.destination) =>
+        {
+            Reach::Anywhere
+        }
+        (true, false) => Reach::Here,
+    };
+    if tables.leads_on(tuple, reach) {
         entry.path = Path::SentOn;
     }
 }

@@ -19,7 +19,7 @@ use crate::family::{MappedAddress, V4};
 use crate::flow::Protocol;
 use crate::flows::memory::AtomicBuckets;
 use crate::maglev::{self, Cursor, Member};
-use crate::onward::Hop;
+use crate::onward::{Hop, Reach};
 use crate::table::backend::BackendFlags;
 use crate::table::fragment::{FragmentKey, FragmentPorts};
 use crate::table::frontend::FrontendKey;
@@ -199,7 +199,7 @@ impl<'a> Tables for &'a Fake {
         false
     }
 
-    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: bool) -> bool {
+    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: Reach) -> bool {
         false
     }
 

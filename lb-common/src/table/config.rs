@@ -25,13 +25,22 @@ pub const FLOW_BUCKETS: u32 = 2;
 /// Word with the number of cluster CIDRs, whose addresses are pods': IPv4 in the lower half, IPv6 in
 /// the upper.
 pub const CLUSTER_CIDR_COUNTS: u32 = 4;
-/// Word that is not 0 where there may be flows whose packets are sent on at once, or new ones may
-/// become such: what is passed at ingress may then be one of their answers.
+/// Word that is not 0 where any new flow's packets may be sent on at once, or there may be such flows: what
+/// is passed at ingress may then be one of their answers. Those of hosts are never passed.
 pub const REDIRECT: u32 = 5;
+/// Word with the number of host CIDRs, whose addresses are no pod's unless a cluster CIDR has them: IPv4
+/// in the lower half, IPv6 in the upper.
+pub const HOST_CIDR_COUNTS: u32 = 6;
+/// Most host CIDRs of one family.
+pub const MAX_HOST_CIDRS: u32 = 4;
 /// First word of the IPv4 cluster CIDRs, laid out as the service CIDRs.
 pub const CLUSTER_CIDRS_V4: u32 = 64;
 /// First word of the IPv6 cluster CIDRs, likewise.
 pub const CLUSTER_CIDRS_V6: u32 = 72;
+/// First word of the IPv4 host CIDRs, laid out as the service CIDRs.
+pub const HOST_CIDRS_V4: u32 = 104;
+/// First word of the IPv6 host CIDRs, likewise.
+pub const HOST_CIDRS_V6: u32 = 108;
 /// Words of the map.
 pub const CONFIG_WORDS: u32 = 128;
 
@@ -58,6 +67,12 @@ impl<F: Family> Cidr<F> {
         CLUSTER_CIDRS_V6
     } else {
         CLUSTER_CIDRS_V4
+    };
+    /// First word of this family's host CIDRs.
+    pub const FIRST_HOST_WORD: u32 = if F::IS_V6 {
+        HOST_CIDRS_V6
+    } else {
+        HOST_CIDRS_V4
     };
 
     /// Whether `address` is in the network.
@@ -104,3 +119,7 @@ impl<F: Family> Cidr<F> {
         }
     }
 }
+
+const _: () = assert!(CLUSTER_CIDRS_V6 + 4 * MAX_CIDRS == HOST_CIDRS_V4);
+const _: () = assert!(HOST_CIDRS_V4 + MAX_HOST_CIDRS == HOST_CIDRS_V6);
+const _: () = assert!(HOST_CIDRS_V6 + 4 * MAX_HOST_CIDRS <= CONFIG_WORDS);

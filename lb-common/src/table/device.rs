@@ -61,7 +61,7 @@ impl Takes {
 /// addresses change.
 ///
 /// ```text
-/// word 0      last 16 bits of its MAC | zero:4 | generic:1 | takes:2 | open:1 | role:8 |
+/// word 0      last 16 bits of its MAC | zero:3 | clear:1 | generic:1 | takes:2 | open:1 | role:8 |
 ///             interface index of the bridge it is a port of:32           (from the high bits down)
 /// word 1      first 32 bits of its MAC | IPv4 address of flows that leave by it
 /// words 2, 3  IPv6 address, likewise
@@ -87,6 +87,8 @@ const TAKES_SHIFT: u32 = 41;
 const TAKES: u64 = 3 << TAKES_SHIFT;
 /// Bit of word 0: see [`DeviceRecord::is_generic`].
 const GENERIC: u64 = 1 << 43;
+/// Bit of word 0: see [`DeviceRecord::cleared`].
+const CLEAR: u64 = 1 << 44;
 /// Bits of word 0 and of word 1 that the MAC has.
 const MAC_END: u64 = 0xffff << 48;
 const MAC_START: u64 = 0xffff_ffff << 32;
@@ -117,8 +119,19 @@ impl DeviceRecord {
         .sealed(index)
     }
 
+    /// The same record of the device with this interface `index`, with or without the word that nobody else
+    /// looks at what it brings.
+    #[must_use]
+    pub const fn cleared(mut self, index: u32, is_clear: bool) -> Self {
+        self.role_and_bridge &= !CLEAR;
+        if is_clear {
+            self.role_and_bridge |= CLEAR;
+        }
+        self.sealed(index)
+    }
+
     /// The same record of the device with this interface `index`, with or without the word that packets
-    /// which it brings or takes may be sent on at once: nobody else looks at what it brings.
+    /// which it brings or takes may be sent on at once: it is clear, and the operator asks for it.
     #[must_use]
     pub const fn opened(mut self, index: u32, is_open: bool) -> Self {
         self.role_and_bridge &= !OPEN;
@@ -180,6 +193,12 @@ impl DeviceRecord {
     #[inline(always)]
     pub const fn is_open(&self) -> bool {
         self.role_and_bridge & OPEN != 0
+    }
+
+    /// Whether nobody else looks at what it brings.
+    #[inline(always)]
+    pub const fn is_clear(&self) -> bool {
+        self.role_and_bridge & (CLEAR | OPEN) != 0
     }
 
     /// Which frames XDP programs may have it send.
@@ -245,6 +264,17 @@ mod tests {
         let workload = DeviceRecord::workload(8, 3).opened(8, true);
         assert_eq!((workload.role(), workload.bridge()), (Role::Workload, 3));
         assert!(workload.is_open() && !workload.belongs_to(7));
+    }
+
+    #[test]
+    fn a_record_says_whether_others_look_on_and_an_open_one_says_no() {
+        let closed = DeviceRecord::uplink(7, [192, 0, 2, 1], [9; 16]);
+        let clear = closed.cleared(7, true);
+        assert!(clear.is_clear() && !clear.is_open() && clear.belongs_to(7));
+        assert_eq!(clear.cleared(7, false), closed);
+        assert!(closed.opened(7, true).is_clear() && !closed.is_clear());
+        let told = clear.with_frames(7, [0xff; 6], Takes::AllFrames, true);
+        assert!(told.is_clear() && !told.is_open() && told.is_generic());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use lb_common::family::{Family, V4, V6};
 use lb_common::flow::Protocol;
-use lb_common::onward::{Answer, Hop, Offer, Question, Routes, Wire, may_begin};
+use lb_common::onward::{Answer, Hop, Offer, Question, Reach, Routes, Wire, may_begin};
 use lb_common::packet::Frame;
 use lb_common::table::device::Role;
 
@@ -24,6 +24,7 @@ const HOP: Hop = Hop {
     answer: Answer::Known,
     device: NEXT,
     has_programs: true,
+    is_clear: true,
     is_open: true,
     role: Role::Workload,
 };
@@ -186,14 +187,13 @@ fn a_route_and_known_programs_are_all_that_a_packet_needs() {
 fn a_flow_begins_so_only_if_both_ways_are_known_open_and_the_same() {
     let question = question::<V4>(&frame::<V4>(Protocol::Tcp), WIRE).expect("it can be sent on");
     let back = Hop { device: OWN, ..HOP };
-    let begins =
-        |there, back, may_leave| may_begin(&question, may_leave, &mut Ways(vec![there, back]));
-    assert!(begins(HOP, back, false));
+    let begins = |there, back, reach| may_begin(&question, reach, &mut Ways(vec![there, back]));
+    assert!(begins(HOP, back, Reach::Here));
     let uplink = Hop {
         role: Role::Uplink,
         ..HOP
     };
-    assert!(begins(uplink, back, true) && !begins(uplink, back, false));
+    assert!(begins(uplink, back, Reach::Anywhere) && !begins(uplink, back, Reach::Here));
     for change in [
         |hop: Hop| Hop {
             answer: Answer::Unresolved,
@@ -208,12 +208,62 @@ fn a_flow_begins_so_only_if_both_ways_are_known_open_and_the_same() {
             ..hop
         },
     ] {
-        assert!(!begins(change(HOP), back, true));
-        assert!(!begins(HOP, change(back), true));
+        assert!(!begins(change(HOP), back, Reach::Anywhere));
+        assert!(!begins(HOP, change(back), Reach::Anywhere));
     }
     let elsewhere = Hop {
         device: NEXT,
         ..HOP
     };
-    assert!(!begins(HOP, elsewhere, true));
+    assert!(!begins(HOP, elsewhere, Reach::Anywhere));
+}
+
+#[test]
+fn a_flow_to_a_host_begins_so_unasked_by_devices_that_nobody_looks_at_and_with_unknown_neighbours()
+{
+    let question = question::<V4>(&frame::<V4>(Protocol::Tcp), WIRE).expect("it can be sent on");
+    let there = Hop {
+        answer: Answer::Unresolved,
+        is_open: false,
+        role: Role::Uplink,
+        ..HOP
+    };
+    let back = Hop {
+        device: OWN,
+        ..there
+    };
+    let begins = |there, back, reach| may_begin(&question, reach, &mut Ways(vec![there, back]));
+    for reach in [Reach::ToHost, Reach::AnywhereToHost] {
+        assert!(begins(there, back, reach));
+        assert!(!begins(
+            there,
+            Hop {
+                device: NEXT,
+                ..back
+            },
+            reach
+        ));
+        for change in [
+            |hop: Hop| Hop {
+                answer: Answer::Other,
+                ..hop
+            },
+            |hop: Hop| Hop {
+                is_clear: false,
+                ..hop
+            },
+        ] {
+            assert!(!begins(change(there), back, reach));
+            assert!(!begins(there, change(back), reach));
+        }
+    }
+    let pod = Hop { ..HOP };
+    assert!(!begins(pod, back, Reach::ToHost), "it does not leave");
+    assert!(begins(pod, back, Reach::AnywhereToHost));
+    let closed = Hop {
+        is_open: false,
+        ..pod
+    };
+    assert!(!begins(closed, back, Reach::AnywhereToHost));
+    assert!(!begins(there, back, Reach::Anywhere));
 }

@@ -7,6 +7,8 @@ use lb_common::checksum::Sum;
 use lb_common::id::Seconds;
 use lb_common::verdict::Reason;
 
+mod hosts;
+
 use super::*;
 use crate::frames::{self, FrameWays};
 use crate::given::{self, PLACES};
@@ -56,12 +58,17 @@ impl Ways {
             tables.random_step = 0x9e37_79b9;
             tables
         };
-        Self {
+        let mut all = Self {
             plain: node(),
             quick: node(),
             frames: node(),
             fib: node().fib,
+        };
+        if number % 4 == 1 {
+            know_hosts(&mut all.quick);
+            know_hosts(&mut all.frames);
         }
+        all
     }
 
     fn cross(&mut self, (device, frame): (u32, &[u8]), now: Seconds, may_begin: bool) -> [Gone; 3] {

@@ -12,7 +12,7 @@ use crate::{
     command,
     lab::{
         CniShape,
-        address::{CLUSTER_CIDR_V4, CLUSTER_CIDR_V6, NODES_V4, NODES_V6},
+        address::{CLUSTER_CIDR_V4, CLUSTER_CIDR_V6},
     },
     ns::Namespace,
 };
@@ -29,16 +29,6 @@ pub(super) fn install(shape: CniShape, node: &Namespace) -> Result<()> {
         set_br_netfilter(shape.has_br_netfilter(), node)?;
     }
     command::run(node.command("nft")?.args(["-f", "-"]), &rules())?;
-    Ok(())
-}
-
-/// Accepts what is forwarded to the nodes' own addresses.
-pub(super) fn open_to_nodes(node: &Namespace) -> Result<()> {
-    let rules = format!(
-        "add rule inet lab forward ip daddr {NODES_V4} accept\n\
-         add rule inet lab forward ip6 daddr {NODES_V6} accept\n"
-    );
-    command::run(node.command("nft")?.args(["-f", "-"]), &rules)?;
     Ok(())
 }
 

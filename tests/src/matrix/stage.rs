@@ -58,7 +58,6 @@ impl MatrixStage {
         let lab = &mut cluster.lab;
         lab.add_outside()?;
         lab.add_pods(&[("client", 1), ("web-1", 1), ("web-2", 2), ("far", 3)])?;
-        lab.open_firewalls_to_nodes()?;
         if path == Path::Xdp {
             lab.carry_frames()?;
         }

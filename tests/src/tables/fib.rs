@@ -114,6 +114,7 @@ impl Routes for &MemoryTables {
             answer: way.answer,
             device: way.device,
             has_programs: true,
+            is_clear: record.is_clear(),
             is_open: record.is_open(),
             role: record.role(),
         }

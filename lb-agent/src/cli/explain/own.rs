@@ -114,6 +114,7 @@ impl OwnWays {
             answer: Answer::Unresolved,
             device: index,
             has_programs: device.is_some(),
+            is_clear: device.is_some_and(|device| device.is_clear),
             is_open: device.is_some_and(|device| device.is_open),
             role: device.and_then(|device| device.role).unwrap_or_default(),
         }

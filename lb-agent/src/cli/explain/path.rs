@@ -22,17 +22,37 @@ pub(super) fn of_flow(path: Path) -> String {
     .to_owned()
 }
 
-/// How those of a new one would, that come by one device and leave by the other. `is_pods` says whether
-/// the backend has an address of pods.
+/// What is known of a backend's address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackendGround {
+    /// It is in a cluster CIDR.
+    pub(super) is_pods: bool,
+    /// It is a host's, unless it is this node's.
+    pub(super) is_host: bool,
+}
+
+/// How those of a new one would, that come by one device and leave by the other to such a backend.
 pub(super) fn of_new(
     entrance: Option<&DeviceInput>,
     exit: Option<&DeviceInput>,
-    is_pods: bool,
+    backend: BackendGround,
 ) -> String {
     let (Some(entrance), Some(exit)) = (entrance, exit) else {
         return "the host routes the packets: not both ways lead over a device with programs"
             .to_owned();
     };
+    let leads_to_host = backend.is_host
+        && [entrance, exit]
+            .into_iter()
+            .all(|device| device.is_clear && device.role == Some(Role::Uplink));
+    if leads_to_host {
+        return format!(
+            "the backend has a host's address, which node filters seldom accept: packets are sent on at \
+             once, in by {} and out by {}, past the host's filters",
+            name(entrance),
+            name(exit)
+        );
+    }
     for device in [entrance, exit] {
         if !device.is_open {
             let name = name(device);
@@ -42,7 +62,8 @@ pub(super) fn of_new(
             };
         }
     }
-    if entrance.role == Some(Role::Workload) && exit.role == Some(Role::Uplink) && !is_pods {
+    if entrance.role == Some(Role::Workload) && exit.role == Some(Role::Uplink) && !backend.is_pods
+    {
         return "the host routes the packets: the backend's address is in no cluster CIDR, and what \
                 leaves for such addresses is often masqueraded"
             .to_owned();
@@ -67,6 +88,7 @@ mod tests {
             why: None,
             obstacle: None,
             is_open: plain.is_none(),
+            is_clear: plain.is_none(),
             plain: plain.map(str::to_owned),
             xdp: None,
             no_xdp: None,
@@ -99,7 +121,35 @@ mod tests {
             (Some(&closed), Some(&pod), true, "d4: the setting is off"),
             (Some(&pod), None, true, "not both ways"),
         ] {
-            let told = of_new(entrance, exit, is_pods);
+            let backend = BackendGround {
+                is_pods,
+                is_host: false,
+            };
+            let told = of_new(entrance, exit, backend);
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_goes_from_outside_to_a_host_is_sent_on_where_nobody_else_looks() {
+        let pod = device(1, Role::Workload, None);
+        let closed = device(2, Role::Uplink, Some("the setting is off"));
+        let clear = DeviceInput {
+            is_clear: true,
+            ..closed.clone()
+        };
+        for (entrance, exit, expected) in [
+            (&clear, &clear, "a host's address"),
+            (&clear, &closed, "the setting is off"),
+            (&closed, &clear, "the setting is off"),
+            (&pod, &clear, "the setting is off"),
+            (&clear, &pod, "the setting is off"),
+        ] {
+            let backend = BackendGround {
+                is_pods: false,
+                is_host: true,
+            };
+            let told = of_new(Some(entrance), Some(exit), backend);
             assert!(told.contains(expected), "{told}");
         }
     }

@@ -141,6 +141,7 @@ mod tests {
             why: None,
             obstacle: None,
             is_open: false,
+            is_clear: false,
             plain: None,
             xdp: None,
             no_xdp: None,

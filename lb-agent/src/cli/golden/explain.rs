@@ -11,7 +11,7 @@ use lb_common::flows::layout::bucket_words;
 use lb_common::flows::memory::AtomicBuckets;
 use lb_common::flows::{FlowTable, Insertion};
 use lb_common::id::{BackendId, Seconds, ServiceId};
-use lb_common::onward::Hop;
+use lb_common::onward::{Hop, Reach};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::config::SERVICE_CIDR_COUNTS;
@@ -110,7 +110,7 @@ impl<'a> Tables for &'a Fake {
         false
     }
 
-    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: bool) -> bool {
+    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: Reach) -> bool {
         false
     }
 
@@ -263,6 +263,7 @@ fn devices(tunnel_sources: &[IpAddr]) -> Vec<DeviceInput> {
         why: None,
         obstacle: None,
         is_open: false,
+        is_clear: false,
         plain: None,
         xdp: None,
         no_xdp: None,

@@ -13,7 +13,7 @@ use lb_common::flow::FlowTuple;
 use lb_common::flows::layout::{bucket_words, entry_words};
 use lb_common::flows::{Bucket, Buckets, SLOTS};
 use lb_common::id::{BackendId, ServiceId};
-use lb_common::onward::Hop;
+use lb_common::onward::{Hop, Reach};
 use lb_common::table::affinity::{AffinityKey, AffinityValue};
 use lb_common::table::backend::BackendRecord;
 use lb_common::table::fragment::{FragmentKey, FragmentPorts};
@@ -294,7 +294,7 @@ impl Tables for DryTables {
     }
 
     /// The kernel's neighbours are not asked here; the path changes no address.
-    fn leads_on<F: Family>(&self, _tuple: &FlowTuple<F>, _may_leave: bool) -> bool {
+    fn leads_on<F: Family>(&self, _tuple: &FlowTuple<F>, _reach: Reach) -> bool {
         false
     }
 

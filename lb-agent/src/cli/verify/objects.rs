@@ -9,14 +9,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::agent::config;
 use crate::agent::node_addresses::local;
 use crate::agent::objects::ModelObjects;
+use crate::agent::ranges::Ranges;
 use crate::audit::basis::Basis;
 use crate::cli::error::{CliError, while_doing};
 use crate::cli::render::units;
 use crate::clock;
-use crate::interfaces::{Devices, Watcher};
+use crate::interfaces::{Devices, Watcher, networks};
 use crate::model::event::Event;
 use crate::model::index::Model;
 use crate::plan::ServiceView;
@@ -195,14 +195,20 @@ impl SourceObjects {
         services.map(|service| ServiceView::new(service, self.model.slices(&service.name)))
     }
 
-    /// The words of `CONFIG` that follow from the settings and from the objects.
+    /// The words of `CONFIG` that follow from the settings, from the objects and from the devices.
     pub(super) fn config(&self, basis: &Basis) -> Vec<(u32, u64)> {
-        let mut cidrs = basis.service_cidrs.clone();
-        cidrs.extend_from_slice(self.model.service_cidrs());
+        let of_node = self.model.pod_cidrs();
+        let addresses = self.objects().node_view().addresses;
+        let ranges = Ranges {
+            services: &basis.service_cidrs,
+            service_objects: self.model.service_cidrs(),
+            pods: basis.pods(of_node),
+            cluster_wide: basis.cluster_wide(),
+            of_node,
+            links: &networks(&self.devices, addresses),
+        };
         let mut words = basis.config.clone();
-        words.extend(config::cidrs(config::Purpose::Service, &cidrs).words);
-        let pods = basis.pods(self.model.pod_cidrs());
-        words.extend(config::cidrs(config::Purpose::Cluster, pods).words);
+        words.extend(ranges.words().words);
         words
     }
 }

@@ -97,6 +97,7 @@ mod tests {
             why: None,
             obstacle: None,
             is_open: true,
+            is_clear: true,
             plain: None,
             xdp: None,
             no_xdp: Some("the driver has none".to_owned()),

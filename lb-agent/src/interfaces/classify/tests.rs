@@ -151,7 +151,7 @@ fn check_selected(what: &str, devices: &[Device], role: Role, obstacle: Option<O
 #[test]
 fn a_device_with_an_address_that_takes_node_ports_is_an_uplink_if_it_leads_anywhere() {
     let with_network = Device {
-        on_link: vec![SELECTED.parse().unwrap()],
+        on_link: vec![(SELECTED.parse().unwrap(), 24)],
         ..bearing(pod(5))
     };
     let tun = bearing(Device {
