@@ -40,8 +40,39 @@ const BUCKETS: u32 = 1 << 19;
 /// The same where no flow is made, or few.
 const FEW_BUCKETS: u32 = 1 << 13;
 
+/// How the names of all cases for XDP begin, and of no other.
+const XDP: &str = "XDP, ";
+
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let is_of_frames = |text: &String| text.contains(XDP.trim_end());
+    if !options.only.as_ref().is_some_and(is_of_frames) {
+        packets(options, report)?;
+    }
+    let extent = Extent {
+        services: 1,
+        buckets: buckets(options),
+    };
+    let devices = uplink::make()?;
+    let ground = Ground::prepare(extent, frames::SETTINGS)?;
+    measured(options, ground, Some(&devices), report, |track| {
+        let attached = track.ground.use_devices()?;
+        frames::all(track)?;
+        drop(attached);
+        Ok(())
+    })
+}
+
+const fn buckets(options: &Options) -> u32 {
+    if options.is_smoke {
+        FEW_BUCKETS
+    } else {
+        BUCKETS
+    }
+}
+
+/// What tc costs.
+fn packets(options: &Options, report: &mut Report) -> Result<()> {
     let scale = if options.is_smoke { 100 } else { 1 };
     let small = Extent {
         services: 1,
@@ -51,17 +82,17 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         cases::by_default(track)?;
         track.no_service(1)
     })?;
-    let buckets = if options.is_smoke {
-        FEW_BUCKETS
-    } else {
-        BUCKETS
-    };
     let services = SERVICES / scale;
-    let main = Extent { services, buckets };
+    let main = Extent {
+        services,
+        buckets: buckets(options),
+    };
     on_ground(options, main, report, |track| {
-        programs(track.ground, track.report)?;
+        if options.only.is_none() {
+            programs(track.ground, track.report)?;
+        }
         let among = track.no_service(services)?;
-        flat(services, [&alone, &among], track.report);
+        flat(services, [&alone, &among], track);
         cases::all(track)
     })?;
     let services = MOST_SERVICES / scale;
@@ -71,19 +102,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     };
     on_ground(options, few, report, |track| {
         let among = track.no_service(services)?;
-        flat(services, [&alone, &among], track.report);
-        Ok(())
-    })?;
-    let framed = Extent {
-        services: 1,
-        buckets,
-    };
-    let devices = uplink::make()?;
-    let ground = Ground::prepare(framed, frames::SETTINGS)?;
-    measured(options, ground, Some(&devices), report, |track| {
-        let attached = track.ground.use_devices()?;
-        frames::all(track)?;
-        drop(attached);
+        flat(services, [&alone, &among], track);
         Ok(())
     })
 }
@@ -114,6 +133,7 @@ fn measured<T: Send>(
             ground: &mut ground,
             rig: &mut rig,
             report,
+            options,
             scale,
             rounds,
         })
@@ -132,11 +152,15 @@ fn measured<T: Send>(
 }
 
 /// What so many services add to a packet of none: the ratio of the sums of all its cases' medians.
-fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], report: &mut Report) {
+fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], track: &mut Track<'_>) {
+    if track.options.only.is_some() {
+        return;
+    }
     let sum = |costs: &[Vec<f64>]| costs.iter().map(|cost| middle(cost)).sum::<f64>();
     let figure = COST.beside("among 1 services", sum(alone));
     let case = format!("no service, sum of all, among {services} services");
-    report.add(&case, figure.of("all of steerage"), &[sum(among)]);
+    let figure = figure.of("all of steerage");
+    track.report.add(&case, figure, &[sum(among)]);
 }
 
 /// What the verifier made of one of our programs.
