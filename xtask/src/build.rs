@@ -92,6 +92,9 @@ pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Resul
                 format!("--cfg=bpf_target_arch=\"{}\"", arch.name()),
                 format!("-Clinker={}", toolchain.linker.display()),
                 "-Clink-arg=--btf".to_owned(),
+                // With memcpy expanded late, as bpf-linker has it unless told, LLVM expands memset not at all: each
+                // is a call of a loop over bytes.
+                "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
                 "-Cdebuginfo=2".to_owned(),
                 // v3 has compare-and-swap and exchange; v4 would need kernel 6.6.
                 "-Ctarget-cpu=v3".to_owned(),

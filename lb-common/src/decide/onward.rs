@@ -6,7 +6,7 @@ use super::event;
 use super::side::Side;
 use crate::conntrack::{self, Event};
 use crate::family::Family;
-use crate::flow::{Direction, FlowKey, FlowTuple, Hook, Path};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
 use crate::id::Seconds;
 use crate::lookup;
 use crate::parse::{Packet, Transport};
@@ -30,8 +30,7 @@ pub(super) fn begin<F: Family, S: Side>(
         return;
     };
     let tuple = &entry.translated;
-    let is_routed = matches!(entry.path, Path::Routed);
-    if !is_routed || packet.fragment.is_part || tuple.source == tuple.destination {
+    if !has_a_way(packet, entry) {
         return;
     }
     let may_leave =
@@ -39,6 +38,14 @@ pub(super) fn begin<F: Family, S: Side>(
     if tables.leads_on(tuple, may_leave) {
         entry.path = Path::SentOn;
     }
+}
+
+/// Whether packets of the flow that `entry` is of, and `packet` the first, can be sent on wherever they lead.
+#[inline(always)]
+pub(super) fn has_a_way<F: Family>(packet: &Packet<F>, entry: &FlowEntry<F>) -> bool {
+    let tuple = &entry.translated;
+    let is_routed = matches!(entry.path, Path::Routed);
+    is_routed && !packet.fragment.is_part && tuple.source != tuple.destination
 }
 
 /// Whether packets with `tuple` that ingress leaves as they are may be answers of a flow whose packets
