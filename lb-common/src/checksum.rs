@@ -47,7 +47,7 @@ impl Sum {
     #[must_use]
     #[inline(always)]
     pub fn sum(self, other: Self) -> Self {
-        self.word(other.fold())
+        Self(self.0.wrapping_add(other.0))
     }
 
     /// Adds the words of an address.

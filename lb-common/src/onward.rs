@@ -10,7 +10,8 @@
 use crate::checksum::{Sum, update};
 use crate::family::Family;
 use crate::flow::{FlowTuple, Protocol};
-use crate::packet::{PacketRead, PacketTrim};
+use crate::hash::lower;
+use crate::packet::{Head as _, PacketRead, PacketTrim, PacketWrite};
 use crate::table::device::Role;
 use crate::wire::ip::icmp_protocol;
 use crate::wire::{ethernet, ipv4, tcp, udp};
@@ -19,6 +20,9 @@ use crate::wire::{ethernet, ipv4, tcp, udp};
 const L3: u32 = 14;
 const L4_V4: u32 = L3 + 20;
 const L4_V6: u32 = L3 + 40;
+/// Where the ports end behind a header without options, or extension headers.
+const PORTS_END_V4: usize = 38;
+const PORTS_END_V6: usize = 58;
 
 /// What the kernel knows of a packet beside its bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -280,7 +284,7 @@ impl<F: Family> Offer<F> {
     /// UDP, SCTP or ICMP packet without options, extension headers or tags, addressed to the host, by a source
     /// that is one host's, with a sound header and a TTL that lasts.
     #[inline(always)]
-    pub fn of(packet: &impl PacketRead, wire: Wire) -> Option<Self> {
+    pub fn of(packet: &mut impl PacketWrite, wire: Wire) -> Option<Self> {
         if !wire.is_for_host || wire.has_mark || wire.has_tag {
             return None;
         }
@@ -314,30 +318,29 @@ impl<F: Family> Offer<F> {
     }
 
     #[inline(always)]
-    fn of_v4(packet: &impl PacketRead, wire: Wire) -> Option<Self> {
-        if packet.read::<2>(12)? != ethernet::IPV4.to_be_bytes() {
+    fn of_v4(packet: &mut impl PacketWrite, wire: Wire) -> Option<Self> {
+        let head = packet.head::<PORTS_END_V4>()?;
+        if head.half::<12>() != ethernet::IPV4 {
             return None;
         }
-        let [version, tos, l0, l1, i0, i1, f0, f1] = packet.read::<8>(L3)?;
-        let [ttl, protocol, c0, c1, s0, s1, s2, s3] = packet.read::<8>(L3 + 8)?;
-        let [d0, d1, d2, d3, p0, p1, q0, q1] = packet.read::<8>(L3 + 16)?;
+        let (first, second) = (head.double::<14>(), head.double::<22>());
+        let (source, destination) = (lower(second), head.word::<30>());
+        let [version, tos, l0, l1, _, _, f0, f1] = first.to_be_bytes();
+        let [ttl, protocol, c0, c1, s0, ..] = second.to_be_bytes();
         let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff;
         if version != 0x45 || fragment != 0 || ttl <= 1 {
             return None;
         }
-        let sum = Sum::ZERO
-            .quad(u64::from_be_bytes([version, tos, l0, l1, i0, i1, f0, f1]))
-            .quad(u64::from_be_bytes([ttl, protocol, c0, c1, s0, s1, s2, s3]))
-            .double(u32::from_be_bytes([d0, d1, d2, d3]));
+        let sum = Sum::ZERO.quad(first).quad(second).double(destination);
         let is_host = s0 != 0 && s0 < 224;
         if sum.fold() != 0xffff || !is_host {
             return None;
         }
         let ends = (
-            F::from_halves([u32::from_be_bytes([s0, s1, s2, s3]).into(), 0]),
-            F::from_halves([u32::from_be_bytes([d0, d1, d2, d3]).into(), 0]),
+            F::from_halves([source.into(), 0]),
+            F::from_halves([destination.into(), 0]),
         );
-        let ports = [p0, p1, q0, q1];
+        let ports = head.word::<34>().to_be_bytes();
         let length = u32::from(u16::from_be_bytes([l0, l1]));
         Some(Self {
             question: question(wire, ends, ports, protocol, [tos, 0, 0, 0])?,
@@ -349,24 +352,24 @@ impl<F: Family> Offer<F> {
     }
 
     #[inline(always)]
-    fn of_v6(packet: &impl PacketRead, wire: Wire) -> Option<Self> {
-        if packet.read::<2>(12)? != ethernet::IPV6.to_be_bytes() {
+    fn of_v6(packet: &mut impl PacketWrite, wire: Wire) -> Option<Self> {
+        let head = packet.head::<PORTS_END_V6>()?;
+        if head.half::<12>() != ethernet::IPV6 {
             return None;
         }
-        let [v0, v1, v2, v3, l0, l1, protocol, ttl] = packet.read::<8>(L3)?;
+        let [v0, v1, v2, v3, l0, l1, protocol, ttl] = head.double::<14>().to_be_bytes();
         if v0 >> 4 != 6 || ttl <= 1 {
             return None;
         }
-        let source = u128::from_be_bytes(packet.read::<16>(L3 + 8)?);
-        let destination = u128::from_be_bytes(packet.read::<16>(L3 + 24)?);
-        let ports = packet.read::<4>(L4_V6)?;
-        let [s0, s1, ..] = source.to_be_bytes();
+        let source = [head.double::<22>(), head.double::<30>()];
+        let destination = [head.double::<38>(), head.double::<46>()];
+        let ports = head.word::<54>().to_be_bytes();
+        let [s0, s1, ..] = head.double::<22>().to_be_bytes();
         // Unspecified, loopback and mapped ones begin with zeros.
         let is_host = s0 != 0 && s0 != 0xff && !(s0 == 0xfe && s1 & 0xc0 == 0x80);
         if !is_host {
             return None;
         }
-        let halves = |address: u128| F::from_halves(halves(address));
         let length = u32::from(u16::from_be_bytes([l0, l1]));
         let end = if length == 0 {
             L3
@@ -374,7 +377,7 @@ impl<F: Family> Offer<F> {
             L4_V6.wrapping_add(length)
         };
         let class = [v0 & 0x0f, v1, v2, v3];
-        let ends = (halves(source), halves(destination));
+        let ends = (F::from_halves(source), F::from_halves(destination));
         Some(Self {
             question: question(wire, ends, ports, protocol, class)?,
             end,

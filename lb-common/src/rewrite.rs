@@ -127,15 +127,21 @@ impl ChecksumFix {
     #[must_use]
     #[inline(always)]
     pub fn apply(&self, checksum: u16) -> u16 {
-        if self.is_udp && checksum == 0 {
-            return 0;
-        }
         let change =
             Sum::from_memory_order(self.address_delta).sum(Sum::from_memory_order(self.port_delta));
-        match update(checksum, change) {
-            0 if self.is_udp => 0xffff,
-            updated => updated,
-        }
+        changed(checksum, change, self.is_udp)
+    }
+}
+
+/// A whole transport checksum after a change of what it is over, by UDP's rule where `is_udp`.
+#[inline(always)]
+pub(crate) fn changed(checksum: u16, change: Sum, is_udp: bool) -> u16 {
+    if is_udp && checksum == 0 {
+        return 0;
+    }
+    match update(checksum, change) {
+        0 if is_udp => 0xffff,
+        updated => updated,
     }
 }
 

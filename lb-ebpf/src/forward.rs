@@ -2,12 +2,11 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32};
-use lb_common::decide::{Way, Ways, wire};
+use lb_common::decide::{Macs, Way, Ways};
 use lb_common::family::Family;
-use lb_common::flow::FlowTuple;
-use lb_common::onward::{self, Answer, Hop, Offer, Question, Reach, Routes};
+use lb_common::onward::{Answer, Hop, Question, Routes};
 use lb_common::table::device::DeviceRecord;
 
 use crate::device;
@@ -29,21 +28,25 @@ const BEGIN_BY_TC: u32 = 16;
 
 /// `struct bpf_fib_lookup` of the kernel, its unions laid open. After a lookup `destination` is the next
 /// hop's address and `family` that of it.
+///
+/// Ports, addresses and MACs are as in packets, but as numbers, and the whole is aligned: arrays of bytes
+/// would be written byte by byte, cleared in loops, and read by the kernel in words that no store has
+/// whole.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub(crate) struct FibLookup {
     pub(crate) family: u8,
     l4_protocol: u8,
-    source_port: [u8; 2],
-    destination_port: [u8; 2],
+    source_port: u16,
+    destination_port: u16,
     total_length: u16,
     ifindex: u32,
-    class: [u8; 4],
-    source: [u8; 16],
-    pub(crate) destination: [u8; 16],
-    vlan: [u8; 4],
-    source_mac: [u8; 6],
-    destination_mac: [u8; 6],
+    class: u32,
+    source: [u64; 2],
+    pub(crate) destination: [u64; 2],
+    vlan: u32,
+    source_mac: [u16; 3],
+    destination_mac: [u16; 3],
 }
 
 /// A device of this host.
@@ -59,16 +62,16 @@ impl FibLookup {
     const EMPTY: Self = Self {
         family: 0,
         l4_protocol: 0,
-        source_port: [0; 2],
-        destination_port: [0; 2],
+        source_port: 0,
+        destination_port: 0,
         total_length: 0,
         ifindex: 0,
-        class: [0; 4],
-        source: [0; 16],
-        destination: [0; 16],
-        vlan: [0; 4],
-        source_mac: [0; 6],
-        destination_mac: [0; 6],
+        class: 0,
+        source: [0; 2],
+        destination: [0; 2],
+        vlan: 0,
+        source_mac: [0; 3],
+        destination_mac: [0; 3],
     };
 
     /// The question, in the helper's form.
@@ -77,11 +80,11 @@ impl FibLookup {
         Self {
             family: if F::IS_V6 { INET6 } else { INET },
             l4_protocol: question.protocol,
-            source_port: question.source_port.to_be_bytes(),
-            destination_port: question.destination_port.to_be_bytes(),
+            source_port: question.source_port.to_be(),
+            destination_port: question.destination_port.to_be(),
             total_length: question.length,
             ifindex: question.device,
-            class: question.class,
+            class: u32::from_ne_bytes(question.class),
             source: address::<F>(question.source),
             destination: address::<F>(question.destination),
             ..Self::EMPTY
@@ -129,7 +132,7 @@ impl Fib {
         };
         Own {
             device,
-            mac: self.lookup.source_mac,
+            mac: bytes(self.lookup.source_mac),
         }
     }
 
@@ -139,7 +142,7 @@ impl Fib {
     pub(crate) fn has_stale_route(&self) -> bool {
         // SAFETY: the context is valid as long as the program runs.
         let received_by = unsafe { (*self.skb).ingress_ifindex };
-        received_by == 0 && self.lookup.destination_mac == [0; 6]
+        received_by == 0 && bytes(self.lookup.destination_mac) == [0; 6]
     }
 
     /// Whether what the packet will be cut into fits the device.
@@ -190,13 +193,13 @@ impl Routes for Fib {
 
 /// The kernel's routing tables, asked about a frame.
 pub(crate) struct FrameWays {
-    context: *mut xdp_md,
+    frame: XdpFrame,
 }
 
 impl FrameWays {
     #[inline(always)]
-    pub(crate) const fn new(context: *mut xdp_md) -> Self {
-        Self { context }
+    pub(crate) const fn new(frame: &XdpFrame) -> Self {
+        Self { frame: *frame }
     }
 
     #[inline(always)]
@@ -204,7 +207,7 @@ impl FrameWays {
         // SAFETY: the kernel's struct has this layout and size, and the helper writes only into it.
         unsafe {
             bpf_fib_lookup(
-                self.context.cast(),
+                self.frame.context().cast(),
                 ptr::from_mut(lookup).cast(),
                 size_of::<FibLookup>() as i32,
                 0,
@@ -217,7 +220,7 @@ impl Ways for FrameWays {
     #[inline(always)]
     fn device(&self) -> u32 {
         // SAFETY: the context is valid as long as the program runs.
-        unsafe { (*self.context).ingress_ifindex }
+        unsafe { (*self.frame.context()).ingress_ifindex }
     }
 
     #[inline(always)]
@@ -227,7 +230,7 @@ impl Ways for FrameWays {
 
     #[inline(always)]
     fn is_scattered(&self) -> bool {
-        XdpFrame::new(self.context).is_scattered()
+        self.frame.is_scattered()
     }
 
     #[inline(always)]
@@ -237,14 +240,21 @@ impl Ways for FrameWays {
             return None;
         }
         let record = device::record_of(lookup.ifindex)?;
-        let [a, b, c, d, e, f] = lookup.destination_mac;
-        let [g, h, i, j, k, l] = lookup.source_mac;
+        let [a, b, c] = lookup.destination_mac.map(u16::from_be);
+        let [d, e, f] = lookup.source_mac.map(u16::from_be);
         Some(Way {
-            macs: [a, b, c, d, e, f, g, h, i, j, k, l],
+            macs: Macs::of_halves([a, b, c, d, e, f]),
             device: lookup.ifindex,
             role: record.role(),
+            is_open: record.is_open(),
             takes: record.takes(),
         })
+    }
+
+    #[inline(always)]
+    fn next_device<F: Family>(&mut self, question: &Question<F>) -> Option<u32> {
+        let mut lookup = FibLookup::of(question);
+        (self.look_up(&mut lookup) == SUCCESS).then_some(lookup.ifindex)
     }
 
     #[inline(always)]
@@ -253,47 +263,6 @@ impl Ways for FrameWays {
         let number = unsafe { bpf_get_prandom_u32() };
         !number.is_multiple_of(BEGIN_BY_TC)
     }
-}
-
-impl Routes for FrameWays {
-    #[inline(always)]
-    fn hop<F: Family>(&mut self, question: &Question<F>) -> Hop {
-        let mut lookup = FibLookup::of(question);
-        // What begins a flow needs the neighbour as well.
-        if self.look_up(&mut lookup) != SUCCESS {
-            return Hop::NONE;
-        }
-        let Some(record) = device::record_of(lookup.ifindex) else {
-            return Hop::NONE;
-        };
-        Hop {
-            answer: Answer::Known,
-            device: lookup.ifindex,
-            has_programs: true,
-            is_clear: record.is_clear(),
-            is_open: record.is_open(),
-            role: record.role(),
-        }
-    }
-}
-
-/// [`onward::may_begin`] of the packet in a frame, when it has `tuple`.
-#[inline(never)]
-pub(crate) fn may_begin<F: Family>(
-    context: *mut xdp_md,
-    tuple: &FlowTuple<F>,
-    reach: Reach,
-) -> bool {
-    let (mut ways, mut frame) = (FrameWays::new(context), XdpFrame::new(context));
-    let own = ways.record();
-    let Some(wire) = wire(&mut frame, &own, ways.device()) else {
-        return false;
-    };
-    let Some(offer) = Offer::<F>::of(&frame, wire) else {
-        return false;
-    };
-    let question = offer.question.of_tuple(tuple);
-    onward::may_begin(&question, reach, &mut ways)
 }
 
 /// A neighbour on a bridge. Not an Option: it travels in a register, which must be defined whole.
@@ -348,19 +317,26 @@ pub(crate) fn bridge_hop<F: Family>(
     Neighbour {
         is_on_bridge,
         is_known: is_on_bridge && result == SUCCESS,
-        mac: lookup.destination_mac,
+        mac: bytes(lookup.destination_mac),
     }
 }
 
 /// An address as the helper takes it: an IPv4 one in the first four bytes.
 #[inline(always)]
-fn address<F: Family>(address: F::Address) -> [u8; 16] {
-    let mapped = F::mapped(address);
+fn address<F: Family>(address: F::Address) -> [u64; 2] {
+    let [high, low] = F::halves(address);
     if F::IS_V6 {
-        return mapped;
+        [high.to_be(), low.to_be()]
+    } else {
+        [(high << 32).to_be(), 0]
     }
-    let [.., a, b, c, d] = mapped;
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// A MAC as it lies there.
+#[inline(always)]
+const fn bytes([a, b, c]: [u16; 3]) -> [u8; 6] {
+    let ([a, b], [c, d], [e, f]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+    [a, b, c, d, e, f]
 }
 
 const _: () = assert!(size_of::<FibLookup>() == 64);

@@ -8,14 +8,25 @@ use lb_common::rewrite::{ChecksumFix, PacketRewrite};
 use crate::packet::{DIRECT_LIMIT, LinearHead, pinned};
 
 /// The frame that an XDP program runs on.
+#[derive(Clone, Copy)]
 pub(crate) struct XdpFrame {
     context: *mut xdp_md,
+    /// Asked once: each time is a call.
+    length: u32,
 }
 
 impl XdpFrame {
     #[inline(always)]
-    pub(crate) const fn new(context: *mut xdp_md) -> Self {
-        Self { context }
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
+        // SAFETY: the helper takes the context only.
+        let length = (unsafe { bpf_xdp_get_buff_len(context) }) as u32;
+        Self { context, length }
+    }
+
+    /// The context, for helpers.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> *mut xdp_md {
+        self.context
     }
 
     /// Whether it lies in more than one buffer.
@@ -25,7 +36,7 @@ impl XdpFrame {
         let start = unsafe { (*self.context).data };
         // SAFETY: as above.
         let end = unsafe { (*self.context).data_end };
-        end.wrapping_sub(start) != self.length()
+        end.wrapping_sub(start) != self.length
     }
 
     /// Where `N` bytes at `offset` are, if all of them are in the first buffer.
@@ -44,11 +55,20 @@ impl XdpFrame {
     }
 }
 
+/// The first `N` bytes of the frame in this context, if they are in its first buffer.
+#[inline(always)]
+pub(crate) fn head<const N: usize>(context: *mut xdp_md) -> Option<LinearHead> {
+    // SAFETY: the context is valid as long as the program runs.
+    let start = pinned(unsafe { (*context).data } as usize);
+    // SAFETY: as above.
+    let end = unsafe { (*context).data_end } as usize;
+    LinearHead::of::<N>(start, end)
+}
+
 impl PacketRead for XdpFrame {
     #[inline(always)]
     fn length(&self) -> u32 {
-        // SAFETY: the helper takes the context only.
-        (unsafe { bpf_xdp_get_buff_len(self.context) }) as u32
+        self.length
     }
 
     #[inline(always)]
@@ -70,11 +90,7 @@ impl PacketWrite for XdpFrame {
 
     #[inline(always)]
     fn head<const N: usize>(&mut self) -> Option<LinearHead> {
-        // SAFETY: the context is valid as long as the program runs.
-        let start = pinned(unsafe { (*self.context).data } as usize);
-        // SAFETY: as above.
-        let end = unsafe { (*self.context).data_end } as usize;
-        LinearHead::of::<N>(start, end)
+        head::<N>(self.context)
     }
 
     #[inline(always)]
@@ -95,10 +111,14 @@ impl PacketWrite for XdpFrame {
 impl PacketTrim for XdpFrame {
     #[inline(always)]
     fn trim(&mut self, length: u32) -> Option<()> {
-        let less = (length as i32).wrapping_sub(self.length() as i32);
+        let less = (length as i32).wrapping_sub(self.length as i32);
         // SAFETY: the helper changes the frame, of which no pointer is held.
         let result = unsafe { bpf_xdp_adjust_tail(self.context, less) };
-        (result == 0).then_some(())
+        if result != 0 {
+            return None;
+        }
+        self.length = length;
+        Some(())
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn may_begin<F: Family>(
     tuple: &FlowTuple<F>,
     reach: Reach,
 ) -> bool {
-    let Some(offer) = Offer::<F>::of(&Skb::new(skb), wire(skb)) else {
+    let Some(offer) = Offer::<F>::of(&mut Skb::new(skb), wire(skb)) else {
         return false;
     };
     let question = offer.question.of_tuple(tuple);
@@ -138,10 +138,11 @@ fn forget_sum(packet: &Skb) {
     }
 }
 
-/// An address, four bytes a word, in memory order.
+/// An address as it lies in memory, four bytes a word.
 #[inline(always)]
-const fn words(address: [u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+const fn words([start, end]: [u64; 2]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h] = start.to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = end.to_ne_bytes();
     [
         u32::from_ne_bytes([a, b, c, d]),
         u32::from_ne_bytes([e, f, g, h]),

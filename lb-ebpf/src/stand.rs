@@ -78,9 +78,10 @@ impl Stand for *mut xdp_md {
         false
     }
 
+    /// Not asked of frames, whose ways are all their own.
     #[inline(always)]
-    fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
-        forward::may_begin(*self, tuple, reach)
+    fn leads_on<F: Family>(&self, _: &FlowTuple<F>, _: Reach) -> bool {
+        false
     }
 
     /// Frames come from elsewhere.

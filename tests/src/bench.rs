@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 mod bars;
 mod compare;
@@ -43,6 +43,24 @@ pub struct Options {
     pub group: Option<String>,
     /// A hundredth of everything, with checks.
     pub is_smoke: bool,
+    /// Of `datapath` only the cases whose names contain this text, and no other group.
+    pub only: Option<String>,
+}
+
+/// The group that [`Options::only`] is about.
+const SELECTIVE: &str = "datapath";
+
+impl Options {
+    /// Whether the case is run.
+    fn wants(&self, case: &str) -> bool {
+        self.only.as_deref().is_none_or(|text| case.contains(text))
+    }
+
+    /// Whether a group is run.
+    fn wants_group(&self, name: &str) -> bool {
+        let group = self.group.as_deref();
+        group.is_none_or(|group| group == name) && (self.only.is_none() || name == SELECTIVE)
+    }
 }
 
 /// A group: its name and how it is run.
@@ -63,9 +81,13 @@ pub fn run(options: &Options, json: Option<&Path>) -> Result<()> {
         let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
         bail!("no group {group}: there are {}", names.join(", "));
     }
+    ensure!(
+        GROUPS.iter().any(|(name, _)| options.wants_group(name)),
+        "only {SELECTIVE} can be run in parts"
+    );
     let mut report = Report::new(machine::describe()?);
     for (name, run) in GROUPS {
-        if options.group.as_deref().is_none_or(|group| group == name) {
+        if options.wants_group(name) {
             report.heading(name);
             run(options, &mut report)?;
             if let Some(path) = json {

@@ -1,6 +1,6 @@
 //! One frame's way on the host: what the kernel's XDP program does, over bytes in memory.
 
-use lb_common::decide::{Fate, Passage, Transit, Way, Ways, enter, leave, transit};
+use lb_common::decide::{Fate, Macs, Passage, Transit, Way, Ways, enter, leave, transit};
 use lb_common::family::{Family, V4, V6};
 use lb_common::id::Seconds;
 use lb_common::onward::{Answer, Question, Routes as _};
@@ -146,11 +146,17 @@ impl Ways for FrameWays<'_> {
         let hop = (&mut &*self.tables).hop(question);
         let record = self.tables.record(hop.device)?;
         matches!(hop.answer, Answer::Known).then_some(Way {
-            macs: *self.tables.fib.macs.get(&hop.device)?,
+            macs: Macs::of(*self.tables.fib.macs.get(&hop.device)?),
             device: hop.device,
             role: record.role(),
+            is_open: record.is_open(),
             takes: record.takes(),
         })
+    }
+
+    fn next_device<F: Family>(&mut self, question: &Question<F>) -> Option<u32> {
+        let hop = (&mut &*self.tables).hop(question);
+        matches!(hop.answer, Answer::Known).then_some(hop.device)
     }
 
     fn may_begin(&mut self) -> bool {

@@ -110,8 +110,10 @@ fn send_on(tables: &MemoryTables, bytes: &mut Vec<u8>) -> Option<u32> {
     let wire = tables.fib.wire(tables.own, bytes);
     let mut frame = Frame(bytes);
     let device = match parse_link(&frame) {
-        Ok(link) if link.is_v6 => Offer::<V6>::of(&frame, wire)?.send(&mut frame, &mut &*tables)?,
-        _ => Offer::<V4>::of(&frame, wire)?.send(&mut frame, &mut &*tables)?,
+        Ok(link) if link.is_v6 => {
+            Offer::<V6>::of(&mut frame, wire)?.send(&mut frame, &mut &*tables)?
+        }
+        _ => Offer::<V4>::of(&mut frame, wire)?.send(&mut frame, &mut &*tables)?,
     };
     let length = frame.0.len();
     bytes.truncate(length);

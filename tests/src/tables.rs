@@ -448,7 +448,7 @@ impl<'a> Tables for &'a MemoryTables {
     fn leads_on<F: Family>(&self, tuple: &FlowTuple<F>, reach: Reach) -> bool {
         let mut frame = self.frame.borrow().clone();
         let wire = self.fib.wire(self.own, &frame);
-        let offer = Offer::<F>::of(&Frame(&mut frame), wire);
+        let offer = Offer::<F>::of(&mut Frame(&mut frame), wire);
         offer.is_some_and(|offer| {
             let question = offer.question.of_tuple(tuple);
             onward::may_begin(&question, reach, &mut &**self)

@@ -25,6 +25,9 @@ pub(crate) struct BenchArgs {
     /// One short round of each: shows that the benches run, measures nothing
     #[arg(long)]
     smoke: bool,
+    /// Of the group `datapath`, run only the cases whose names contain this text
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Write the results to a file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -44,6 +47,9 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     }
     if args.smoke {
         words.push("--smoke".to_owned());
+    }
+    if let Some(text) = &args.only {
+        words.extend(["--only".to_owned(), text.clone()]);
     }
     if let Some(file) = &args.json {
         let file = std::path::absolute(file)?;

@@ -6,7 +6,7 @@ use super::event;
 use super::side::Side;
 use crate::conntrack::{self, Event};
 use crate::family::Family;
-use crate::flow::{Direction, FlowKey, FlowTuple, Hook, Path};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowTuple, Hook, Path};
 use crate::id::Seconds;
 use crate::lookup;
 use crate::onward::Reach;
@@ -34,8 +34,7 @@ pub(super) fn begin<F: Family, S: Side>(
         return;
     };
     let tuple = &entry.translated;
-    let is_routed = matches!(entry.path, Path::Routed);
-    if !is_routed || packet.fragment.is_part {
+    if !is_routed_whole(packet, entry) {
         return;
     }
     let sends_all = tables.config(config::REDIRECT) != 0;
@@ -58,6 +57,18 @@ pub(super) fn begin<F: Family, S: Side>(
     if tables.leads_on(tuple, reach) {
         entry.path = Path::SentOn;
     }
+}
+
+/// Whether packets of the flow that `entry` is of, and `packet` the first, can be sent on wherever they lead.
+#[inline(always)]
+pub(super) fn has_a_way<F: Family>(packet: &Packet<F>, entry: &FlowEntry<F>) -> bool {
+    let tuple = &entry.translated;
+    is_routed_whole(packet, entry) && tuple.source != tuple.destination
+}
+
+#[inline(always)]
+const fn is_routed_whole<F: Family>(packet: &Packet<F>, entry: &FlowEntry<F>) -> bool {
+    matches!(entry.path, Path::Routed) && !packet.fragment.is_part
 }
 
 /// Whether packets with `tuple` that ingress leaves as they are may be answers of a flow whose packets

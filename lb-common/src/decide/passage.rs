@@ -23,7 +23,7 @@ mod foresee;
 use self::foresee::{Arrival, Departure, approach, begin, foresee, foresee_egress};
 use super::glance::{PORTS_END_V4, PORTS_END_V6, bare, l4, tuple};
 use super::side::{FromUplinkFrame, Side};
-use super::transit::{cut, is_partial, rewrite, rewrite_sctp, route};
+use super::transit::{cut, is_partial, rewrite, rewrite_sctp, route, route_both};
 use super::{
     Action, Fate, FromUplink, Next, Step, ToUplink, ToWorkload, Transit, Verdict, Ways, Workspace,
     create, established, event, may_concern, settle, source,
@@ -82,7 +82,7 @@ pub fn enter<F: Family, P: PacketRewrite>(
         Arrival::Known | Arrival::Answer => true,
         Arrival::New => ways.may_begin() && begin(now, tables, passage),
     };
-    if !is_sent_on || !find_way::<F, P>(frame, ways, passage) {
+    if !is_sent_on || !find_way::<F, P>(frame, ways, arrival, passage) {
         return false;
     }
     let foreseen = foresee_egress(now, tables, ways.device(), passage);
@@ -214,15 +214,21 @@ fn is_sound<F: Family, P: PacketRewrite>(
     !is_partial::<F, P>(frame, protocol, from)
 }
 
-/// [`route()`].
+/// Finds the packet's way; of a flow that begins, the way back as well.
 #[inline(always)]
 fn find_way<F: Family, P: PacketRewrite>(
     frame: &mut P,
     ways: &mut impl Ways,
+    arrival: Arrival,
     passage: &mut Passage<F>,
 ) -> bool {
-    let transit = passage.transit.get_mut();
-    transit.is_some_and(|transit| route::<F, P>(frame, ways, transit))
+    let Some(transit) = passage.transit.get_mut() else {
+        return false;
+    };
+    match arrival {
+        Arrival::New => route_both::<F, P>(frame, ways, transit),
+        _ => route::<F, P>(frame, ways, transit),
+    }
 }
 
 /// Makes the flow that was prepared.

@@ -53,12 +53,10 @@ pub(super) fn choose<F: Family, S: Side>(
     if found.entry.direction != Direction::Reply || !found.entry.is_from_outside {
         return Step::done(Verdict::pass(Reason::NotService));
     }
-    let source = tables.source_address::<F>();
-    if F::halves(source) == [0; 2] {
+    let entry = put_entry(&tuple, &found.entry, &mut workspace.entry);
+    if !give_source(tables, entry) {
         return Step::done(Verdict::drop(Reason::NoSourceAddress));
     }
-    let entry = put_entry(&tuple, &source, &found.entry, &mut workspace.entry);
-    entry.is_from_outside = true;
     Step::next(
         Next::Establish,
         conntrack::first(event(tuple.protocol, tcp_flags)),
@@ -101,12 +99,20 @@ pub(super) fn take_over<F: Family>(
     flow_table::<F, _>(tables).remove(held.location, held.control)
 }
 
-/// The entry of packets with `tuple`, which get the address `source`; `reply` is that of pair 1, whose
+/// Has the packets of `entry` get the address of the device that they leave by; says whether it has one.
+#[inline(never)]
+fn give_source<F: Family>(tables: &impl Tables, entry: &mut FlowEntry<F>) -> bool {
+    let source = tables.source_address::<F>();
+    entry.translated.source = source;
+    let [high, low] = F::halves(source);
+    high | low != 0
+}
+
+/// The entry of packets with `tuple`, which have no other address yet; `reply` is that of pair 1, whose
 /// path it takes: both pairs' packets are sent on, or none.
 #[inline(never)]
 fn put_entry<'r, F: Family>(
     tuple: &FlowTuple<F>,
-    source: &F::Address,
     reply: &FlowEntry<F>,
     room: &'r mut Room<FlowEntry<F>>,
 ) -> &'r mut FlowEntry<F> {
@@ -115,13 +121,10 @@ fn put_entry<'r, F: Family>(
             tuple: *tuple,
             hook: Hook::Egress,
         },
-        translated: FlowTuple {
-            source: *source,
-            ..*tuple
-        },
+        translated: *tuple,
         direction: Direction::Original,
         path: reply.path,
-        is_from_outside: false,
+        is_from_outside: true,
         service: reply.service,
         backend: reply.backend,
     })

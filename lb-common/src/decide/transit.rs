@@ -24,7 +24,7 @@ use crate::flows::TupleWords;
 use crate::id::Seconds;
 use crate::onward::{Offer, Question, Wire};
 use crate::packet::{Head as _, PacketTrim};
-use crate::rewrite::{ChecksumFix, PacketRewrite};
+use crate::rewrite::{PacketRewrite, changed};
 use crate::room::Room;
 use crate::table::device::{DeviceRecord, Role, Takes};
 use crate::tables::Tables;
@@ -46,20 +46,55 @@ pub trait Ways {
     /// it is not too large for it, and `DEVICES` has the device.
     fn way<F: Family>(&mut self, question: &Question<F>) -> Option<Way>;
 
+    /// Interface index of the device that leads to where the question asks, if route and neighbour are known.
+    fn next_device<F: Family>(&mut self, question: &Question<F>) -> Option<u32>;
+
     /// Whether a flow may begin without tc. Not every one may: only what the host sends has it ask a stale
     /// neighbour whether it is still there.
     fn may_begin(&mut self) -> bool;
 }
 
+/// The MACs that a frame begins with. As numbers: bytes would be copied one by one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Macs {
+    start: u64,
+    end: u32,
+}
+
+impl Macs {
+    /// Those with these bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]) -> Self {
+        Self {
+            start: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            end: u32::from_be_bytes([i, j, k, l]),
+        }
+    }
+
+    /// The same of two bytes each, as big-endian values.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_halves([a, b, c, d, e, f]: [u16; 6]) -> Self {
+        let [a, b, c, d] = [a, b, c, d].map(u64::from);
+        Self {
+            start: a << 48 | b << 32 | c << 16 | d,
+            end: u32::from(e) << 16 | u32::from(f),
+        }
+    }
+}
+
 /// The way of a packet to its next hop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Way {
-    /// MACs of the next hop and of the device, as a frame has them.
-    pub macs: [u8; 12],
+    /// MACs of the next hop and of the device.
+    pub macs: Macs,
     /// Interface index of the device that leads there.
     pub device: u32,
     /// What it leads to.
     pub role: Role,
+    /// Whether packets that it brings or takes may be sent on.
+    pub is_open: bool,
     /// Which frames it takes.
     pub takes: Takes,
 }
@@ -90,6 +125,9 @@ pub struct Transit {
     /// What the checksums change by: for the addresses, and for the ports.
     address_change: Sum,
     port_change: Sum,
+    /// MACs for the frame, as [`Macs`].
+    macs_start: u64,
+    macs_end: u32,
     /// Both ports now.
     ports: u32,
     protocol: Protocol,
@@ -97,8 +135,6 @@ pub struct Transit {
     end: u32,
     /// Interface index of the device that it leaves by.
     pub device: u32,
-    /// MACs for the frame.
-    macs: [u8; 12],
     ttl: u8,
     /// What that device leads to.
     role: Role,
@@ -226,7 +262,7 @@ const fn checksum_offset(protocol: Protocol) -> u32 {
 
 /// What is known beside its bytes of a frame that came by the device with interface index `device`.
 #[inline(always)]
-pub fn wire(packet: &mut impl PacketRewrite, own: &DeviceRecord, device: u32) -> Option<Wire> {
+fn wire(packet: &mut impl PacketRewrite, own: &DeviceRecord, device: u32) -> Option<Wire> {
     let head = packet.head::<14>()?;
     let mac = u64::from(head.word::<0>()) << 16 | u64::from(head.half::<4>());
     Some(Wire {
@@ -245,24 +281,44 @@ pub(super) fn route<F: Family, P: PacketRewrite>(
     ways: &mut impl Ways,
     transit: &mut Transit,
 ) -> bool {
+    find_way::<F, P>(packet, ways, transit).is_some()
+}
+
+/// The same for the first packet of a flow, whose answers must come back by the device that it came by: what
+/// [`crate::onward::may_begin`] asks, of which the way is one half.
+#[inline(never)]
+pub(super) fn route_both<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    ways: &mut impl Ways,
+    transit: &mut Transit,
+) -> bool {
+    let Some((question, is_open)) = find_way::<F, P>(packet, ways, transit) else {
+        return false;
+    };
+    // That the device it came by is open, too, has been asked for the way.
+    is_open && ways.next_device(&question.back(transit.device)) == Some(question.device)
+}
+
+/// Finds the packet's way; gives what was asked for it, and whether the device there is open.
+#[inline(always)]
+fn find_way<F: Family, P: PacketRewrite>(
+    packet: &mut P,
+    ways: &mut impl Ways,
+    transit: &mut Transit,
+) -> Option<(Question<F>, bool)> {
     let own = ways.record();
-    let Some(wire) = wire(packet, &own, ways.device()) else {
-        return false;
-    };
+    let wire = wire(packet, &own, ways.device())?;
     if !own.is_open() {
-        return false;
+        return None;
     }
-    let Some(offer) = Offer::<F>::of(packet, wire) else {
-        return false;
-    };
+    let offer = Offer::<F>::of(packet, wire)?;
     let is_scattered = ways.is_scattered();
     // Nothing is cut off of what has its end in another buffer.
     if is_scattered && offer.end() != packet.length() {
-        return false;
+        return None;
     }
-    let Some(way) = ways.way(&transit.question::<F>(&offer.question)) else {
-        return false;
-    };
+    let question = transit.question::<F>(&offer.question);
+    let way = ways.way(&question)?;
     let least = match (own.is_generic(), is_scattered) {
         (true, _) => Takes::Packets,
         (false, false) => Takes::Frames,
@@ -272,13 +328,14 @@ pub(super) fn route<F: Family, P: PacketRewrite>(
     transit.ttl = offer.ttl().wrapping_sub(1);
     transit.device = way.device;
     transit.role = way.role;
-    transit.macs = way.macs;
-    way.takes >= least
+    transit.macs_start = way.macs.start;
+    transit.macs_end = way.macs.end;
+    (way.takes >= least).then_some((question, way.is_open))
 }
 
 /// What the egress of the device says of the packet that ingress has let go on: [`Fate::Taken`] where that
 /// is all told at a glance.
-#[inline(never)]
+#[inline(always)]
 fn leave<F: Family, S: Side, P: PacketRewrite>(
     packet: &mut P,
     now: &impl Fn() -> Seconds,
@@ -314,11 +371,12 @@ impl Transit {
             addresses: from.addresses,
             address_change: Sum::ZERO,
             port_change: Sum::ZERO,
+            macs_start: 0,
+            macs_end: 0,
             ports: from.ports,
             protocol,
             end: 0,
             device: 0,
-            macs: [0; 12],
             ttl: 0,
             role: Role::Workload,
             arrived,
@@ -382,19 +440,16 @@ impl Transit {
 }
 
 /// Writes what has become of a TCP or UDP packet: MACs, TTL, addresses, ports, checksums.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn rewrite<F: Family, P: PacketRewrite>(
     packet: &mut P,
     transit: &Transit,
 ) -> Option<()> {
-    let is_udp = matches!(transit.protocol, Protocol::Udp);
-    packet.fix_l4(ChecksumFix {
-        offset: l4::<F>().wrapping_add(checksum_offset(transit.protocol)),
-        address_delta: transit.address_change.in_memory_order(),
-        port_delta: transit.port_change.in_memory_order(),
-        is_udp,
-        is_v6: F::IS_V6,
-    })?;
+    let offset = l4::<F>().wrapping_add(checksum_offset(transit.protocol));
+    let change = transit.address_change.sum(transit.port_change);
+    let old = u16::from_be_bytes(packet.read(offset)?);
+    let new = changed(old, change, matches!(transit.protocol, Protocol::Udp));
+    packet.write(offset, new.to_be_bytes())?;
     rewrite_heads::<F, P>(packet, transit)
 }
 
@@ -419,11 +474,12 @@ pub(super) fn rewrite_sctp<F: Family, P: PacketRewrite>(
 /// MACs, TTL, addresses, ports, and the header's checksum.
 #[inline(always)]
 fn rewrite_heads<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit) -> Option<()> {
-    packet.write(0, transit.macs)?;
     let number = transit.protocol.number();
     let [a, b, c, d] = transit.addresses;
     if F::IS_V6 {
         let mut head = packet.head::<PORTS_END_V6>()?;
+        head.set_double::<0>(transit.macs_start);
+        head.set_word::<8>(transit.macs_end);
         head.set_half::<20>(u16::from_be_bytes([number, transit.ttl]));
         head.set_double::<22>(a);
         head.set_double::<30>(b);
@@ -432,6 +488,8 @@ fn rewrite_heads<F: Family, P: PacketRewrite>(packet: &mut P, transit: &Transit)
         head.set_word::<54>(transit.ports);
     } else {
         let mut head = packet.head::<PORTS_END_V4>()?;
+        head.set_double::<0>(transit.macs_start);
+        head.set_word::<8>(transit.macs_end);
         let ttl = u16::from_be_bytes([transit.ttl, number]);
         let change = transit.address_change.replace_word(head.half::<22>(), ttl);
         head.set_half::<22>(ttl);

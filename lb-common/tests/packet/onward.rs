@@ -46,13 +46,13 @@ fn frame<F: Family>(protocol: Protocol) -> Vec<u8> {
 /// What is asked about a packet, if it can be sent on.
 fn question<F: Family>(frame: &[u8], wire: Wire) -> Option<Question<F>> {
     let mut frame = frame.to_vec();
-    Some(Offer::<F>::of(&Frame(&mut frame), wire)?.question)
+    Some(Offer::<F>::of(&mut Frame(&mut frame), wire)?.question)
 }
 
 fn sent<F: Family>(frame: &[u8], hop: Hop) -> Option<Vec<u8>> {
     let mut bytes = frame.to_vec();
     let mut frame = Frame(&mut bytes);
-    let offer = Offer::<F>::of(&frame, WIRE)?;
+    let offer = Offer::<F>::of(&mut frame, WIRE)?;
     let device = offer.send(&mut frame, &mut Ways(vec![hop]))?;
     assert_eq!(device, NEXT);
     Some(frame.0.to_vec())

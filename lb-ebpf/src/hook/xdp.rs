@@ -10,7 +10,7 @@ use aya_ebpf::maps::{PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use lb_common::decide::{self, Fate, Passage, Transit, transit};
 use lb_common::family::{Family, V4, V6};
-use lb_common::packet::{Head as _, PacketRead as _, PacketWrite as _};
+use lb_common::packet::{Head as _, PacketRead as _};
 use lb_common::room::Room;
 use lb_common::verdict::Reason;
 use lb_common::wire::ethernet;
@@ -18,7 +18,7 @@ use lb_common::wire::ethernet;
 use crate::clock;
 use crate::count::count;
 use crate::forward::FrameWays;
-use crate::frame::XdpFrame;
+use crate::frame::{self, XdpFrame};
 use crate::maps::{self, LEAVE_V4, LEAVE_V6, PassageWords};
 use crate::tables::KernelTables;
 
@@ -82,8 +82,7 @@ fn act_at_last(fate: Fate, way: Option<&Transit>, bytes: u32) -> u32 {
 /// What is behind the MACs. A tagged frame is the host's.
 #[inline(always)]
 fn ether_type(context: *mut xdp_md) -> Option<u16> {
-    let head = XdpFrame::new(context).head::<14>();
-    head.map(|head| head.half::<12>())
+    frame::head::<14>(context).map(|head| head.half::<12>())
 }
 
 #[inline(never)]
@@ -99,13 +98,14 @@ fn glance_v6(context: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn glance_family<F: Family>(context: *mut xdp_md) -> u32 {
     let mut frame = XdpFrame::new(context);
+    let mut ways = FrameWays::new(&frame);
     let bytes = frame.length();
     let mut way = Room::Empty;
     let fate = transit::<F, XdpFrame>(
         &mut frame,
         clock::seconds,
         &KernelTables::without_packet(),
-        &mut FrameWays::new(context),
+        &mut ways,
         &mut way,
     );
     act(fate, way.get(), bytes)
@@ -116,11 +116,13 @@ fn enter_family<F: Family>(context: *mut xdp_md, memory: &PerCpuArray<PassageWor
     let Some(passage) = passage::<F>(memory) else {
         return false;
     };
+    let mut frame = XdpFrame::new(context);
+    let mut ways = FrameWays::new(&frame);
     decide::enter::<F, XdpFrame>(
-        &mut XdpFrame::new(context),
+        &mut frame,
         clock::seconds(),
         &KernelTables::new(context),
-        &mut FrameWays::new(context),
+        &mut ways,
         passage,
     )
 }

@@ -44,8 +44,35 @@ const FEW_BUCKETS: u32 = 1 << 13;
 /// So few that the nearest caches hold them.
 const CACHED_BUCKETS: u32 = 1 << 8;
 
+/// How the names of all cases for XDP begin, and of no other.
+const XDP: &str = "XDP, ";
+
 /// Runs the group.
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    let is_of_frames = |text: &String| text.contains(XDP.trim_end());
+    if !options.only.as_ref().is_some_and(is_of_frames) {
+        packets(options, report)?;
+    }
+    let extent = Extent {
+        services: 1,
+        buckets: buckets(options, MOST_BUCKETS),
+    };
+    let devices = uplink::make()?;
+    let ground = Ground::prepare(extent, frames::SETTINGS)?;
+    measured(options, ground, Some(&devices), report, |track| {
+        let attached = track.ground.use_devices()?;
+        frames::all(track)?;
+        drop(attached);
+        Ok(())
+    })
+}
+
+const fn buckets(options: &Options, whole: u32) -> u32 {
+    if options.is_smoke { FEW_BUCKETS } else { whole }
+}
+
+/// What tc costs.
+fn packets(options: &Options, report: &mut Report) -> Result<()> {
     let scale = if options.is_smoke { 100 } else { 1 };
     let small = Extent {
         services: 1,
@@ -55,24 +82,24 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         cases::by_default(track)?;
         track.no_service(1)
     })?;
-    let [buckets, most_buckets] = if options.is_smoke {
-        [FEW_BUCKETS; 2]
-    } else {
-        [BUCKETS, MOST_BUCKETS]
-    };
     let services = SERVICES / scale;
-    let main = Extent { services, buckets };
+    let main = Extent {
+        services,
+        buckets: buckets(options, BUCKETS),
+    };
     on_ground(options, main, report, |track| {
         let among = track.no_service(services)?;
-        flat(services, [&alone, &among], track.report);
+        flat(services, [&alone, &among], track);
         cases::up_to_thousands(track)
     })?;
     let most = Extent {
         services,
-        buckets: most_buckets,
+        buckets: buckets(options, MOST_BUCKETS),
     };
     on_ground(options, most, report, |track| {
-        programs(track.ground, track.report)?;
+        if options.only.is_none() {
+            programs(track.ground, track.report)?;
+        }
         cases::a_million(track)
     })?;
     let cached = Extent {
@@ -87,19 +114,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     };
     on_ground(options, few, report, |track| {
         let among = track.no_service(services)?;
-        flat(services, [&alone, &among], track.report);
-        Ok(())
-    })?;
-    let framed = Extent {
-        services: 1,
-        buckets: most_buckets,
-    };
-    let devices = uplink::make()?;
-    let ground = Ground::prepare(framed, frames::SETTINGS)?;
-    measured(options, ground, Some(&devices), report, |track| {
-        let attached = track.ground.use_devices()?;
-        frames::all(track)?;
-        drop(attached);
+        flat(services, [&alone, &among], track);
         Ok(())
     })
 }
@@ -130,6 +145,7 @@ fn measured<T: Send>(
             ground: &mut ground,
             rig: &mut rig,
             report,
+            options,
             scale,
             rounds,
         })
@@ -148,11 +164,15 @@ fn measured<T: Send>(
 }
 
 /// What so many services add to a packet of none: the ratio of the sums of all its cases' medians.
-fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], report: &mut Report) {
+fn flat(services: u32, [alone, among]: [&[Vec<f64>]; 2], track: &mut Track<'_>) {
+    if track.options.only.is_some() {
+        return;
+    }
     let sum = |costs: &[Vec<f64>]| costs.iter().map(|cost| middle(cost)).sum::<f64>();
     let figure = COST.beside("among 1 services", sum(alone));
     let case = format!("no service, sum of all, among {services} services");
-    report.add(&case, figure.of("all of steerage"), &[sum(among)]);
+    let figure = figure.of("all of steerage");
+    track.report.add(&case, figure, &[sum(among)]);
 }
 
 /// What the verifier made of one of our programs.

@@ -16,6 +16,9 @@ struct Arguments {
     /// A hundredth of everything: shows that the benches run, measures little.
     #[arg(long)]
     smoke: bool,
+    /// Of the group datapath, run only the cases whose names contain this text, and no other group.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Write machine and rows to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let options = Options {
         group: arguments.group,
         is_smoke: arguments.smoke,
+        only: arguments.only,
     };
     let result = match arguments.task {
         Some(Task::Compare { before, after }) => bench::compare(&before, &after),

@@ -147,7 +147,8 @@ fn is_kept<F: Family>(found: &Found<F>, protocol: Protocol, tables: &impl Tables
     matches!(entry.path, Path::SentOn) && (!may_be_orphan || serves())
 }
 
-/// Prepares the flow that the packet begins; says whether there is one, and its packets are sent on.
+/// Prepares the flow that the packet begins; says whether there is one, and its packets are sent on if there
+/// is a way for them.
 #[inline(always)]
 pub(super) fn begin<F: Family>(
     now: Seconds,
@@ -169,9 +170,9 @@ pub(super) fn begin<F: Family>(
     if chosen.next != Next::Establish {
         return false;
     }
-    onward::begin::<F, FromUplinkFrame>(packet, tables, workspace);
-    match workspace.entry.get() {
-        Some(entry) if matches!(entry.path, Path::SentOn) => {
+    match workspace.entry.get_mut() {
+        Some(entry) if onward::has_a_way(packet, entry) => {
+            entry.path = Path::SentOn;
             transit.translate::<F>(&TupleWords::of(&entry.translated));
             true
         }

@@ -147,9 +147,14 @@ impl Track<'_> {
 
     /// Requests and replies of flows that are known.
     fn established(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
+        let kind = traffic.name();
+        let names = ["established", "reply"].map(|what| format!("{what}, {name}, {kind}"));
+        if !self.wants(&names) {
+            return Ok(());
+        }
         self.open(traffic, &SINGLE, flows)?;
         let (packets, warm) = effort(flows);
-        let kind = traffic.name();
+        let [request, reply] = names;
         let bars = |baseline| match (baseline, name) {
             _ if traffic.is_v6 => None,
             (Baseline::Minimal, "one flow") => Some(bars::ONE_FLOW),
@@ -170,13 +175,13 @@ impl Track<'_> {
             target: None,
         };
         self.run(&known(
-            format!("established, {name}, {kind}"),
+            request,
             WORKLOAD_INGRESS,
             traffic.request(&SINGLE, packets::ACK)?,
             Fate::To(SINGLE.endpoints(traffic.is_v6)),
         ))?;
         self.run(&known(
-            format!("reply, {name}, {kind}"),
+            reply,
             WORKLOAD_EGRESS,
             traffic.reply(&SINGLE, packets::ACK)?,
             Fate::From(SINGLE.dialled(traffic.is_v6)),
@@ -186,6 +191,10 @@ impl Track<'_> {
 
     /// IPv6 beside IPv4, both ours.
     fn versions(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
+        let case = format!("established, {name}, {}", traffic.name());
+        if !self.wants([&case]) {
+            return Ok(());
+        }
         let mut entrants = Vec::new();
         for traffic in [traffic.over_v4(), traffic] {
             self.open(traffic, &SINGLE, flows)?;
@@ -199,12 +208,15 @@ impl Track<'_> {
                 Reason::Established,
             )?);
         }
-        let case = format!("established, {name}, {}", traffic.name());
         self.beside_v4((&case, OURS), entrants, effort(flows))
     }
 
     /// The same of flows that nobody knows, in tables full of them.
     fn new_versions(&mut self, traffic: Traffic) -> Result<()> {
+        let case = unknown(traffic);
+        if !self.wants([&case]) {
+            return Ok(());
+        }
         let fill = FILL / self.scale;
         let v4 = traffic.over_v4().request(&MANY, packets::SYN)?;
         self.send(WORKLOAD_INGRESS, v4, fill)?;
@@ -216,7 +228,6 @@ impl Track<'_> {
             entrants.push(self.empty(Layer::Packets, course)?);
             entrants.push(self.ours(&Ours::Tc(WORKLOAD_INGRESS), course, fate, Reason::NewFlow)?);
         }
-        let case = unknown(traffic);
         self.beside_v4((&case, OURS), entrants, (NEW_PACKETS, Warm::Nothing))
     }
 
@@ -240,6 +251,10 @@ impl Track<'_> {
 
     /// Ours against itself: the noise.
     fn same(&mut self, traffic: Traffic) -> Result<()> {
+        let case = format!("A/A, established, one flow, {}", traffic.name());
+        if !self.wants([&case]) {
+            return Ok(());
+        }
         self.open(traffic, &SINGLE, 1)?;
         let course = among(traffic.request(&SINGLE, packets::ACK)?, 1);
         let fate = Fate::To(SINGLE.endpoints(traffic.is_v6));
@@ -260,7 +275,6 @@ impl Track<'_> {
         ];
         let [empty, first, second] = self.race_of(entrants, PACKETS, Warm::Each(1))?;
         let (first, second) = (over(&first, &empty), over(&second, &empty));
-        let case = format!("A/A, established, one flow, {}", traffic.name());
         let baseline = ("itself", first.as_slice());
         self.report.add_pairs(&case, COST, &second, baseline);
         Ok(())
@@ -268,6 +282,13 @@ impl Track<'_> {
 
     /// Every packet is its flow's first of this second, so both entries are stamped.
     fn first_of_a_second(&mut self, flows: u32) -> Result<()> {
+        let case = "established, 1 M flows, first of a second, IPv4 TCP";
+        if !self.wants([case]) {
+            return Ok(());
+        }
+        if self.options.only.is_some() {
+            self.open(TCP_V4, &SINGLE, flows)?;
+        }
         let course = among(TCP_V4.request(&SINGLE, packets::ACK)?, flows);
         let fate = Fate::To(SINGLE.endpoints(false));
         let entrants = [
@@ -281,15 +302,17 @@ impl Track<'_> {
         ];
         let packets = (flows / 20).max(1) * self.scale;
         let [empty, ours] = self.race_of(entrants, packets, Warm::Nothing)?;
-        let case = "established, 1 M flows, first of a second, IPv4 TCP";
         self.report.add(case, COST, &over(&ours, &empty));
         Ok(())
     }
 
     /// A pod that is its own backend.
     fn hairpin(&mut self, traffic: Traffic) -> Result<()> {
-        self.open(traffic, &HAIRPIN, 1)?;
         let name = format!("established, hairpin, one flow, {}", traffic.name());
+        if !self.wants([&name]) {
+            return Ok(());
+        }
+        self.open(traffic, &HAIRPIN, 1)?;
         self.run(&Case {
             ours: vec![(name.clone(), Ours::Tc(WORKLOAD_INGRESS))],
             name,
@@ -319,6 +342,11 @@ impl Track<'_> {
             ("in, back", UPLINK_INGRESS, [backend, own], back),
             ("out, back", UPLINK_EGRESS, [backend, client], back),
         ];
+        let kind = traffic.name();
+        let name_of = |step| format!("SNAT, {step}, {name}, {kind}");
+        if !self.wants(steps.map(|(step, ..)| name_of(step))) {
+            return Ok(());
+        }
         let (first, answer) = (packets::SYN, packets::SYN | packets::ACK);
         for (_, program, ends, side) in steps {
             let flags = if side == there { first } else { answer };
@@ -337,7 +365,7 @@ impl Track<'_> {
             (Fate::From(service), true),
         ];
         for ((step, program, ends, side), (fate, has_rivals)) in steps.into_iter().zip(fates) {
-            let name = format!("SNAT, {step}, {name}, {}", traffic.name());
+            let name = name_of(step);
             self.run(&Case {
                 ours: vec![(name.clone(), Ours::Tc(program))],
                 name,
@@ -361,6 +389,9 @@ impl Track<'_> {
         name: String,
         rivals: Vec<(Baseline, Option<Bar>)>,
     ) -> Result<()> {
+        if !self.wants([&name]) {
+            return Ok(());
+        }
         let fill = FILL / self.scale;
         let request = traffic.request(&MANY, packets::SYN)?;
         self.send(WORKLOAD_INGRESS, request, fill)?;

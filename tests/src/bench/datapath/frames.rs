@@ -130,18 +130,9 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
         })?;
         let ends = Ends::new(traffic, Backend::Near)?;
         for (flows, name) in SIZES {
-            let flows = (flows / track.scale).max(1);
-            track.open_framed(ends, flows)?;
-            track.framed_to_pod(ends, name, flows)?;
+            track.framed_to_pod(ends, name, (flows / track.scale).max(1))?;
         }
-        let most = (MOST / track.scale).max(1);
-        let request = ends.there(packets::ACK)?[0].1;
-        await_next_second()?;
-        let name = format!(
-            "established, 1 M flows, first of a second, {}",
-            traffic.name()
-        );
-        track.left(&name, among(request, most))?;
+        track.first_frames_of_a_second(ends, (MOST / track.scale).max(1))?;
         if traffic.is_v6 {
             for (flows, name) in SIZES {
                 track.frames_of_versions(traffic, name, (flows / track.scale).max(1))?;
@@ -151,9 +142,7 @@ pub(super) fn all(track: &mut Track<'_>) -> Result<()> {
         track.ground.forget_flows()?;
         let ends = Ends::new(traffic, Backend::Far)?;
         for (flows, name) in &SIZES[..2] {
-            let flows = (flows / track.scale).max(1);
-            track.open_framed(ends, flows)?;
-            track.translated(ends, name, flows)?;
+            track.translated(ends, name, (flows / track.scale).max(1))?;
         }
     }
     Ok(())
@@ -181,6 +170,10 @@ impl Track<'_> {
             (is_judged && rival == Baseline::Minimal).then_some(bars::ONE_FLOW)
         };
         let name = format!("XDP, established, {name}, {}", ends.traffic.name());
+        if !self.wants([&name]) {
+            return Ok(());
+        }
+        self.open_framed(ends, flows)?;
         let rivals = RIVALS.map(|it| (it, bar(it))).to_vec();
         let fate = Fate::To(vec![ends.backend]);
         self.taken(name, ends.there(packets::ACK)?, fate, flows, rivals)
@@ -191,6 +184,10 @@ impl Track<'_> {
     fn translated(&mut self, ends: Ends, name: &str, flows: u32) -> Result<()> {
         let kind = ends.traffic.name();
         let name_of = |what| format!("XDP, SNAT, {what}, {name}, {kind}");
+        if !self.wants(["in and out", "in and out, back"].map(name_of)) {
+            return Ok(());
+        }
+        self.open_framed(ends, flows)?;
         let there = Fate::Between(ends.seen.ip(), ends.backend.ip());
         let seen = ends.there(packets::ACK)?;
         self.taken(name_of("in and out"), seen, there, flows, Vec::new())?;
@@ -225,8 +222,11 @@ impl Track<'_> {
 
     /// First packets of flows to a pod of this node. Nobody knows any before: the kernel's hash makes no room.
     fn begun(&mut self, ends: Ends) -> Result<()> {
-        self.start_anew()?;
         let name = format!("XDP, {}", unknown(ends.traffic));
+        if !self.wants([&name]) {
+            return Ok(());
+        }
+        self.start_anew()?;
         let bar = |rival| (rival == Baseline::Lru).then_some(bars::NEW_FLOW);
         self.run(&Case {
             ours: vec![(name.clone(), Ours::Begins)],
@@ -243,9 +243,24 @@ impl Track<'_> {
         Ok(())
     }
 
+    /// Packets of known flows of which each is its flow's first of this second. Nothing is left to open where
+    /// as many flows have been measured before.
+    fn first_frames_of_a_second(&mut self, ends: Ends, flows: u32) -> Result<()> {
+        let kind = ends.traffic.name();
+        let what = format!("established, 1 M flows, first of a second, {kind}");
+        if !self.wants([added(&what)]) {
+            return Ok(());
+        }
+        if self.options.only.is_some() {
+            self.open_framed(ends, flows)?;
+        }
+        await_next_second()?;
+        self.left(&what, among(ends.there(packets::ACK)?[0].1, flows))
+    }
+
     /// Packets that XDP leaves to tc, whose cost it adds to.
     fn left(&mut self, what: &str, course: Course) -> Result<()> {
-        let name = format!("XDP, added to what tc costs, {what}");
+        let name = added(what);
         self.run(&Case {
             ours: vec![(name.clone(), Ours::Leaves)],
             name,
@@ -263,6 +278,10 @@ impl Track<'_> {
 
     /// IPv6 beside IPv4, both taken by XDP.
     fn frames_of_versions(&mut self, traffic: Traffic, name: &str, flows: u32) -> Result<()> {
+        let case = format!("XDP, established, {name}, {}", traffic.name());
+        if !self.wants([&case]) {
+            return Ok(());
+        }
         let mut entrants = Vec::new();
         for traffic in [traffic.over_v4(), traffic] {
             let ends = Ends::new(traffic, Backend::Near)?;
@@ -274,9 +293,13 @@ impl Track<'_> {
             let ours = Ours::Takes(seen.to_vec());
             entrants.push(self.ours(&ours, course, fate, Reason::Established)?);
         }
-        let case = format!("XDP, established, {name}, {}", traffic.name());
         self.beside_v4((&case, OURS_BY_XDP), entrants, effort(flows))
     }
+}
+
+/// The case of what XDP leaves to tc.
+fn added(what: &str) -> String {
+    format!("XDP, added to what tc costs, {what}")
 }
 
 /// Waits until no entry was used in this very second.

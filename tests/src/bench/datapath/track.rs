@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use lb_common::{course::Course, verdict::Reason};
 
 use crate::bench::{
+    Options,
     course::onward,
     ground::Ground,
     race::{self, Distance, Entrant, Fate, Proof, Warm},
@@ -27,6 +28,8 @@ pub(super) struct Track<'a> {
     pub(super) rig: &'a mut Rig,
     /// Where figures go.
     pub(super) report: &'a mut Report,
+    /// Which cases are run.
+    pub(super) options: &'a Options,
     /// What counts are divided by.
     pub(super) scale: u32,
     /// Rounds of a race.
@@ -92,6 +95,12 @@ pub(super) fn rivals() -> Vec<(Baseline, Option<Bar>)> {
 }
 
 impl Track<'_> {
+    /// Whether any of these cases is run.
+    pub(super) fn wants(&self, cases: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
+        let mut cases = cases.into_iter();
+        cases.any(|case| self.options.wants(case.as_ref()))
+    }
+
     /// Somebody else's program on these packets.
     pub(super) fn baseline(
         &mut self,
@@ -208,6 +217,10 @@ impl Track<'_> {
     /// Everybody on one course; gives what each of ours costs over the empty program, by round.
     pub(super) fn run(&mut self, case: &Case) -> Result<Vec<Vec<f64>>> {
         let Case { course, fate, .. } = case;
+        let ours = case.ours.iter().map(|(name, _)| name);
+        if !self.wants(ours.chain([&case.name])) {
+            return Ok(Vec::new());
+        }
         let layer = case.ours.first().map_or(Layer::Packets, |it| it.1.layer());
         let untouched = || (*course, Fate::Untouched);
         let mut entrants = vec![
