@@ -139,8 +139,8 @@ pub struct Capacity {
 pub struct Actual {
     /// All of `FRONTENDS`.
     pub frontends: BTreeMap<FrontendKey, FrontendValue>,
-    /// The used elements of `SERVICES`: index → words by [`Audience`].
-    pub services: BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>,
+    /// The used elements of `SERVICES`, words by [`Audience`].
+    pub services: ServiceWords,
     /// The regions those words name: offset → words.
     pub regions: BTreeMap<u32, Vec<u64>>,
     /// The used elements of `BACKENDS`.
@@ -225,6 +225,18 @@ pub enum DataplaneError {
     },
 }
 
+/// The words of the used elements of `SERVICES`, by index.
+pub type ServiceWords = BTreeMap<u32, [ServiceWord; SERVICE_WORDS]>;
+
+/// Where the regions begin that words name, each once.
+fn named_regions(services: &ServiceWords) -> BTreeSet<u32> {
+    let words = services.values().flatten();
+    words
+        .map(|word| word.offset())
+        .filter(|&offset| offset != 0)
+        .collect()
+}
+
 /// The kernel tables.
 pub trait Dataplane {
     /// Sizes of the tables.
@@ -237,8 +249,26 @@ pub trait Dataplane {
     /// be overwritten.
     fn wait_for_readers(&mut self) -> Result<(), DataplaneError>;
 
+    /// Reads the tables back, but for the words of regions.
+    fn read_tables(&self) -> Result<Actual, DataplaneError>;
+
+    /// Hands over each region that `services` of [`Actual`] name, by its offset. One after the other,
+    /// since all of them take more memory than everything else.
+    fn read_regions(
+        &self,
+        services: &ServiceWords,
+        each: &mut dyn FnMut(u32, &[u64]),
+    ) -> Result<(), DataplaneError>;
+
     /// Reads the tables back.
-    fn read_all(&self) -> Result<Actual, DataplaneError>;
+    fn read_all(&self) -> Result<Actual, DataplaneError> {
+        let mut actual = self.read_tables()?;
+        let regions = &mut actual.regions;
+        self.read_regions(&actual.services, &mut |offset, words| {
+            regions.insert(offset, words.to_vec());
+        })?;
+        Ok(actual)
+    }
 
     /// Reads the flow tables for the ids they name.
     fn ids_in_use(&self) -> Result<InUse, DataplaneError>;

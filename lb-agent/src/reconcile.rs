@@ -87,9 +87,13 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn start(mut dataplane: D) -> Result<Self, DataplaneError> {
         // Programs may still read a region that an earlier agent gave up as its last act.
         dataplane.wait_for_readers()?;
-        let actual = dataplane.read_all()?;
+        let actual = dataplane.read_tables()?;
         let in_use = dataplane.ids_in_use()?;
-        let planner = Planner::restore(dataplane.capacity(), actual, &in_use);
+        let mut planner = Planner::new(dataplane.capacity());
+        dataplane.read_regions(&actual.services, &mut |offset, words| {
+            planner.find_region(offset, words);
+        })?;
+        planner.restore(actual, &in_use);
         Ok(Self {
             dataplane,
             planner,

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+/// Bytes that are written, or read, at a time.
+pub(crate) const BUFFER: usize = 1 << 16;
+
 /// A file that is being written, and takes the place of `path` once it is whole.
 #[derive(Debug)]
 pub(crate) struct Replacement {
@@ -21,7 +24,7 @@ impl Replacement {
         temporary.push(".new");
         Ok(Self {
             path: path.to_owned(),
-            writer: BufWriter::with_capacity(1 << 16, File::create(&temporary)?),
+            writer: BufWriter::with_capacity(BUFFER, File::create(&temporary)?),
             temporary: temporary.into(),
         })
     }

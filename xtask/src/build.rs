@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::arch::Arch;
 use crate::process;
+use crate::slim::slim;
 use crate::toolchain::{self, Toolchain};
 use crate::workspace::{self, Object};
 
@@ -59,7 +60,7 @@ pub(crate) fn bench_object() -> Result<()> {
     object(&toolchain::find_or_install()?, Object::Bench, Arch::host())
 }
 
-/// Builds one object and leaves it at [`Object::path`].
+/// Builds one object and leaves at [`Object::path`] what of it is loaded.
 pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Result<()> {
     // One directory per machine: the flags differ, and cargo would rebuild `core` at each change.
     let target_dir = workspace::target_dir().join("bpf-build").join(arch.name());
@@ -114,6 +115,7 @@ pub(crate) fn object(toolchain: &Toolchain, object: Object, arch: Arch) -> Resul
             .with_context(|| format!("create the folder {}", folder.display()))?;
     }
     let bytes = fs::read(&built).with_context(|| format!("read the object {}", built.display()))?;
+    let bytes = slim(&bytes).with_context(|| format!("make {} smaller", built.display()))?;
     // An unchanged object keeps its time stamp, so that the agent is not built again for it.
     if fs::read(&kept).ok().as_ref() != Some(&bytes) {
         fs::write(&kept, &bytes).with_context(|| format!("write {}", kept.display()))?;

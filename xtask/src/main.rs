@@ -22,6 +22,7 @@ mod lint;
 mod machine;
 mod outcome;
 mod process;
+mod slim;
 mod test;
 mod tidy;
 mod toolchain;

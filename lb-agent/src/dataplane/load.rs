@@ -1,6 +1,7 @@
 //! Loads the kernel object: finds it, checks what is already pinned, creates and pins what is not,
 //! and hands the programs to the verifier.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,6 +50,9 @@ pub const PROGRAMS: [&str; 6] = [
     HOST_EGRESS_V4,
     HOST_EGRESS_V6,
 ];
+
+/// What each table has to look like.
+type Shapes = BTreeMap<Table, Shape>;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerage-bpf.o"));
 static DEBUG_OBJECT: &[u8] =
@@ -196,10 +200,16 @@ pub enum LoadError {
 /// Checks what can be checked before anything is touched: that there is an object of this version
 /// and that this process may load it.
 pub fn check(sizes: &Sizes, variant: Variant) -> Result<(), LoadError> {
-    needed_shapes(&object(variant)?, sizes)?;
+    usable(sizes, variant).map(drop)
+}
+
+/// The object and the shapes of its tables, if this process may load it.
+fn usable(sizes: &Sizes, variant: Variant) -> Result<(Cow<'static, [u8]>, Shapes), LoadError> {
+    let object = object(variant)?;
+    let shapes = needed_shapes(&object, sizes)?;
     let missing = privilege::missing();
     if missing.is_empty() {
-        Ok(())
+        Ok((object, shapes))
     } else {
         Err(LoadError::Privilege { missing })
     }
@@ -219,9 +229,7 @@ impl Loaded {
     /// Loads `variant` with tables of `sizes`, pinned below `pin_dir`; adopts the tables that are
     /// pinned there already if they have the same shapes, and touches nothing if they do not.
     pub fn load(pin_dir: &Path, sizes: &Sizes, variant: Variant) -> Result<Self, LoadError> {
-        check(sizes, variant)?;
-        let object = object(variant)?;
-        let shapes = needed_shapes(&object, sizes)?;
+        let (object, shapes) = usable(sizes, variant)?;
         bpffs::prepare(pin_dir)?;
         let paths = PinPaths::new(pin_dir);
         let unusable = |source| BpffsError::Directory {
@@ -237,15 +245,8 @@ impl Loaded {
         paths.create().map_err(unusable)?;
         let adopted = check_pins(&paths, &shapes)?;
 
-        let mut loader = EbpfLoader::new();
-        for table in Table::ALL {
-            loader.map_max_entries(table.name(), sizes.entries(table));
-            loader.map_pin_path(table.name(), paths.map(table));
-        }
-        loader.map_pin_path(chain::HOST_PARTS, paths.maps().join(chain::HOST_PARTS));
-        let mut ebpf = loader
-            .load(&object)
-            .map_err(|source| LoadError::Create { source })?;
+        let mut ebpf = create(&object, sizes, &paths)?;
+        drop(object);
         verify_all(&mut ebpf)?;
         chain::fill_host_parts(&mut ebpf)?;
         Ok(Self {
@@ -288,6 +289,22 @@ impl Loaded {
     }
 }
 
+/// Creates the object's maps, or opens those that are pinned; programs are not yet verified.
+fn create(object: &[u8], sizes: &Sizes, paths: &PinPaths) -> Result<Ebpf, LoadError> {
+    let mut loader = EbpfLoader::new();
+    // What aya has read of the running kernel's types takes twice what our object takes, and none of our
+    // programs is relocated by them.
+    loader.btf(None);
+    for table in Table::ALL {
+        loader.map_max_entries(table.name(), sizes.entries(table));
+        loader.map_pin_path(table.name(), paths.map(table));
+    }
+    loader.map_pin_path(chain::HOST_PARTS, paths.maps().join(chain::HOST_PARTS));
+    loader
+        .load(object)
+        .map_err(|source| LoadError::Create { source })
+}
+
 /// The object that was built into this program; empty where it was built without.
 pub const fn embedded(variant: Variant) -> &'static [u8] {
     match variant {
@@ -296,23 +313,26 @@ pub const fn embedded(variant: Variant) -> &'static [u8] {
     }
 }
 
-fn object(variant: Variant) -> Result<Vec<u8>, LoadError> {
+fn object(variant: Variant) -> Result<Cow<'static, [u8]>, LoadError> {
     let (variable, embedded) = match variant {
         Variant::Normal => (OBJECT_PATH_VARIABLE, embedded(variant)),
         Variant::Debug => (DEBUG_OBJECT_PATH_VARIABLE, embedded(variant)),
     };
     if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
-        return std::fs::read(&path).map_err(|source| LoadError::ReadObject { path, source });
+        return match std::fs::read(&path) {
+            Ok(object) => Ok(object.into()),
+            Err(source) => Err(LoadError::ReadObject { path, source }),
+        };
     }
     if embedded.is_empty() {
         return Err(LoadError::NoObject);
     }
-    Ok(embedded.to_vec())
+    Ok(embedded.into())
 }
 
 /// The shape of each table: as the object declares it, of the settings' size.
-fn needed_shapes(object: &[u8], sizes: &Sizes) -> Result<BTreeMap<Table, Shape>, LoadError> {
+fn needed_shapes(object: &[u8], sizes: &Sizes) -> Result<Shapes, LoadError> {
     let object = Object::parse(object).map_err(|source| LoadError::Parse { source })?;
     let mut shapes = BTreeMap::new();
     for table in Table::ALL {
@@ -345,7 +365,7 @@ fn needed_shapes(object: &[u8], sizes: &Sizes) -> Result<BTreeMap<Table, Shape>,
 }
 
 /// Compares what is pinned with what is needed; counts what is there.
-fn check_pins(paths: &PinPaths, shapes: &BTreeMap<Table, Shape>) -> Result<usize, LoadError> {
+fn check_pins(paths: &PinPaths, shapes: &Shapes) -> Result<usize, LoadError> {
     let mut adopted = 0;
     for (&table, needed) in shapes {
         let path = paths.map(table);

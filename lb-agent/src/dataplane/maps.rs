@@ -27,7 +27,8 @@ use super::tables::{
     self, AffinityMap, DeviceMap, FrontendMap, NodeAddressMap, OpenError, SourceRangeMap, WordTable,
 };
 use super::{
-    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
+    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, ServiceWords, UdpPair,
+    Write,
 };
 use crate::clock;
 
@@ -225,6 +226,14 @@ impl BpfDataplane {
             .map_err(|error| refused("writing a frontend", Table::Frontends, capacity, error))
     }
 
+    fn reader(&self) -> Result<TableReader, DataplaneError> {
+        TableReader::open(&self.paths).map_err(|error| DataplaneError::Kernel {
+            operation: "opening for reading",
+            table: Table::Frontends.name(),
+            source: io::Error::other(error),
+        })
+    }
+
     fn remove_frontend(&mut self, key: FrontendKey) -> Result<(), DataplaneError> {
         let removed = self.frontends.remove(&Wire(key));
         gone(removed, "removing a frontend", Table::Frontends)
@@ -321,13 +330,17 @@ impl Dataplane for BpfDataplane {
             })
     }
 
-    fn read_all(&self) -> Result<Actual, DataplaneError> {
-        let reader = TableReader::open(&self.paths).map_err(|error| DataplaneError::Kernel {
-            operation: "opening for reading",
-            table: Table::Frontends.name(),
-            source: io::Error::other(error),
-        })?;
-        reader.read_all()
+    fn read_tables(&self) -> Result<Actual, DataplaneError> {
+        self.reader()?.read_tables()
+    }
+
+    fn read_regions(
+        &self,
+        services: &ServiceWords,
+        each: &mut dyn FnMut(u32, &[u64]),
+    ) -> Result<(), DataplaneError> {
+        self.reader()?.read_regions(services, each);
+        Ok(())
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {

@@ -19,7 +19,8 @@ use lb_common::table::service::{Audience, SERVICE_WORDS, ServiceWord};
 use lb_common::table::source_range::SourceRangeKey;
 
 use super::{
-    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, UdpPair, Write,
+    Actual, Capacity, CutStep, Dataplane, DataplaneError, FlowCursor, InUse, ServiceWords, UdpPair,
+    Write, named_regions,
 };
 
 mod inspect;
@@ -308,20 +309,29 @@ impl Dataplane for Memory {
         Ok(())
     }
 
-    fn read_all(&self) -> Result<Actual, DataplaneError> {
-        let words = self.services.values().flatten();
+    fn read_tables(&self) -> Result<Actual, DataplaneError> {
         Ok(Actual {
             frontends: self.frontends.clone(),
             services: self.services.clone(),
-            regions: words
-                .filter(|word| word.offset() != 0)
-                .filter_map(|word| Some((word.offset(), self.region(word.offset())?.to_vec())))
-                .collect(),
+            regions: BTreeMap::new(),
             backends: self.backends.clone(),
             config: self.config.clone(),
             node_addresses: self.node_addresses.clone(),
             source_ranges: self.source_ranges.clone(),
         })
+    }
+
+    fn read_regions(
+        &self,
+        services: &ServiceWords,
+        each: &mut dyn FnMut(u32, &[u64]),
+    ) -> Result<(), DataplaneError> {
+        for offset in named_regions(services) {
+            if let Some(region) = self.region(offset) {
+                each(offset, region);
+            }
+        }
+        Ok(())
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {
@@ -413,8 +423,16 @@ impl<D: Dataplane> Dataplane for Flaky<D> {
         self.inner.wait_for_readers()
     }
 
-    fn read_all(&self) -> Result<Actual, DataplaneError> {
-        self.inner.read_all()
+    fn read_tables(&self) -> Result<Actual, DataplaneError> {
+        self.inner.read_tables()
+    }
+
+    fn read_regions(
+        &self,
+        services: &ServiceWords,
+        each: &mut dyn FnMut(u32, &[u64]),
+    ) -> Result<(), DataplaneError> {
+        self.inner.read_regions(services, each)
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {

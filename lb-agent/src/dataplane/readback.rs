@@ -16,7 +16,7 @@ use super::layout::Table;
 use super::maps::{BACKEND_STATE_WORD, refused};
 use super::mmap::Access;
 use super::tables::{self, FrontendMap, NodeAddressMap, OpenError, SourceRangeMap, WordReader};
-use super::{Actual, DataplaneError};
+use super::{Actual, DataplaneError, ServiceWords, named_regions};
 
 /// The pinned tables of one datapath, open for reading.
 #[derive(Debug)]
@@ -47,6 +47,16 @@ impl TableReader {
 
     /// What the tables hold.
     pub fn read_all(&self) -> Result<Actual, DataplaneError> {
+        let mut actual = self.read_tables()?;
+        let regions = &mut actual.regions;
+        self.read_regions(&actual.services, |offset, words| {
+            regions.insert(offset, words.to_vec());
+        });
+        Ok(actual)
+    }
+
+    /// The same, but for the words of regions.
+    pub fn read_tables(&self) -> Result<Actual, DataplaneError> {
         let mut actual = Actual {
             config: self.config.copy(),
             ..Actual::default()
@@ -59,14 +69,8 @@ impl TableReader {
         for index in 1..self.services.entries() {
             let words = Audience::ALL.map(|it| self.services.element(index, it.position()));
             let words = words.map(|word| ServiceWord(word.unwrap_or_default()));
-            if words.iter().all(|word| word.offset() == 0) {
-                continue;
-            }
-            actual.services.insert(index, words);
-            for word in words.into_iter().filter(|word| word.offset() != 0) {
-                if let Some(region) = self.region(word.offset()) {
-                    actual.regions.insert(word.offset(), region);
-                }
+            if words.iter().any(|word| word.offset() != 0) {
+                actual.services.insert(index, words);
             }
         }
         actual.backends = self.backends();
@@ -84,6 +88,19 @@ impl TableReader {
             actual.source_ranges.insert(key);
         }
         Ok(actual)
+    }
+
+    /// Hands over each region that `services` name.
+    pub fn read_regions(
+        &self,
+        services: &ServiceWords,
+        mut each: impl FnMut(u32, &[u64]),
+    ) {
+        for offset in named_regions(services) {
+            if let Some(region) = self.region(offset) {
+                each(offset, &region);
+            }
+        }
     }
 
     fn region(&self, offset: u32) -> Option<Vec<u64>> {

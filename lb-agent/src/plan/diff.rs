@@ -70,7 +70,11 @@ impl Planner {
     ) -> Result<Vec<Write>, Report> {
         check_counts(ports)?;
         let old = self.planned.remove(name);
-        let mut acquired = Acquired::default();
+        let mut acquired = Acquired {
+            // They are kept: a list that grows by itself has room for four.
+            ports: Vec::with_capacity(ports.len()),
+            ..Acquired::default()
+        };
         match self.acquire(old.as_ref(), rank, ports, &mut acquired) {
             Ok(touched) => {
                 let old = old.map(|planned| planned.ports).unwrap_or_default();

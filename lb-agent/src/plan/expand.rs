@@ -21,7 +21,7 @@ use crate::model::name::{ObjectName, ServicePortName};
 use crate::model::service::{Service, TrafficPolicy};
 
 /// What a service id stands for.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PortKey {
     /// The port of the Service.
     pub name: ServicePortName,

@@ -13,9 +13,11 @@
 //! that does. The generation is the second guard. A key that comes back while its index is
 //! quarantined gets the same id: the flows that name it mean exactly that key.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::marker::PhantomData;
 
+use hashbrown::HashTable;
 use lb_common::id::{BackendId, MAX_GENERATION, MAX_INDEX, ServiceId};
 
 #[cfg(test)]
@@ -105,7 +107,10 @@ struct Slot<K> {
 /// The ids of one table.
 #[derive(Clone, Debug)]
 pub struct Ids<K, I> {
-    by_key: BTreeMap<K, u32>,
+    /// Indices by their keys, which the slots have: a second copy of each key would take more than
+    /// all the rest.
+    by_key: HashTable<u32>,
+    hasher: RandomState,
     /// By index; the first is never used.
     slots: Vec<Slot<K>>,
     free: VecDeque<u32>,
@@ -114,11 +119,12 @@ pub struct Ids<K, I> {
     id: PhantomData<I>,
 }
 
-impl<K: Clone + Ord, I: Id> Ids<K, I> {
+impl<K: Clone + Eq + Hash, I: Id> Ids<K, I> {
     /// Ids below `capacity`, all free.
     pub fn new(capacity: u32) -> Self {
         Self {
-            by_key: BTreeMap::new(),
+            by_key: HashTable::new(),
+            hasher: RandomState::new(),
             slots: vec![Slot {
                 key: None,
                 generation: 0,
@@ -133,7 +139,7 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
 
     /// The id of `key`, live or quarantined.
     pub fn get(&self, key: &K) -> Option<I> {
-        self.by_key.get(key).map(|&index| self.id(index))
+        self.find(key).map(|index| self.id(index))
     }
 
     /// How many new keys still get an id.
@@ -149,7 +155,7 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
 
     /// The id of `key`: the one it has or had, else a new one; `None` if there is none left.
     pub fn acquire(&mut self, key: &K) -> Option<(I, Origin)> {
-        if let Some(&index) = self.by_key.get(key) {
+        if let Some(index) = self.find(key) {
             let origin = match self.slot(index).state {
                 State::Live => Origin::Live,
                 _ => Origin::Revived,
@@ -173,9 +179,7 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
             Origin::Live => {}
             Origin::Revived => self.quarantine(index),
             Origin::New => {
-                if let Some(key) = self.slot_mut(index).key.take() {
-                    self.by_key.remove(&key);
-                }
+                self.forget(index);
                 self.slot_mut(index).state = State::Free;
                 self.free.push_front(index);
             }
@@ -208,12 +212,10 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
             .collect();
         for &index in &unused {
             self.quarantined.remove(&index);
+            self.forget(index);
             let slot = self.slot_mut(index);
             slot.state = State::Free;
             slot.generation = next_generation(slot.generation);
-            if let Some(key) = slot.key.take() {
-                self.by_key.remove(&key);
-            }
             self.free.push_back(index);
         }
         unused
@@ -226,7 +228,7 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
             return false;
         }
         if let Some(key) = key
-            && !self.by_key.contains_key(&key)
+            && self.find(&key).is_none()
         {
             self.take(id.position(), &key);
         }
@@ -255,7 +257,7 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
             .and_then(|at| self.slots.get(at))
             .is_some_and(|slot| slot.state == State::Reserved && slot.generation_is(id.age()))
             && id.position() != 0;
-        if !is_waiting || self.by_key.contains_key(key) {
+        if !is_waiting || self.find(key).is_some() {
             return false;
         }
         self.take(id.position(), key);
@@ -295,23 +297,44 @@ impl<K: Clone + Ord, I: Id> Ids<K, I> {
         }
     }
 
-    /// Every live id and its key.
-    pub fn live(&self) -> impl Iterator<Item = (I, &K)> {
-        self.by_key
-            .iter()
-            .filter(|(_, index)| self.slot(**index).state == State::Live)
-            .map(|(key, &index)| (self.id(index), key))
+    /// Every live id.
+    pub fn live(&self) -> impl Iterator<Item = I> {
+        (1..self.used_slots())
+            .filter(|&index| self.slot(index).state == State::Live)
+            .map(|index| self.id(index))
     }
 
     fn id(&self, index: u32) -> I {
         I::of(index, u32::from(self.slot(index).generation))
     }
 
+    fn find(&self, key: &K) -> Option<u32> {
+        let is_key = |&index: &u32| self.slot(index).key.as_ref() == Some(key);
+        self.by_key.find(self.hasher.hash_one(key), is_key).copied()
+    }
+
     fn take(&mut self, index: u32, key: &K) {
-        self.by_key.insert(key.clone(), index);
         let slot = self.slot_mut(index);
         slot.key = Some(key.clone());
         slot.state = State::Live;
+        let hash = self.hasher.hash_one(key);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_key.insert_unique(hash, index, |&other| {
+            let slot = position(other).and_then(|at| slots.get(at));
+            let key = slot.and_then(|slot| slot.key.as_ref());
+            hasher.hash_one(key.expect("an index that is found by its key has one"))
+        });
+    }
+
+    /// Takes the key, if there is one, from the index.
+    fn forget(&mut self, index: u32) {
+        let Some(key) = self.slot_mut(index).key.take() else {
+            return;
+        };
+        let hash = self.hasher.hash_one(&key);
+        if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
     }
 
     fn quarantine(&mut self, index: u32) {

@@ -25,7 +25,7 @@ use crate::dataplane::{Capacity, InUse, UdpPair, Write};
 use crate::model::name::ObjectName;
 
 /// What a backend id stands for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BackendKey {
     /// Mapped address, network order.
     pub address: MappedAddress,

@@ -16,30 +16,30 @@ use super::filters::{backend_bit, node_port_bit, service_bit};
 use super::frontends::Frontends;
 use super::planner::{AUDIENCES, BackendKey, PlannedPort, Planner};
 use super::ranges::PublishedRanges;
-use crate::dataplane::{Actual, Capacity, InUse, Write};
+use crate::dataplane::{Actual, InUse, Write};
 
 impl Planner {
-    /// A planner for tables that hold `actual`, while flows name `in_use`.
-    pub fn restore(capacity: Capacity, mut actual: Actual, in_use: &InUse) -> Self {
-        let mut planner = Self::new(capacity);
-        planner.is_restoring = true;
-        // The words first, since they take more memory than all that comes of the tables.
-        for (offset, words) in std::mem::take(&mut actual.regions) {
-            // One that cannot be a region is named by nobody's words for long: its service gets a
-            // new region when it is planned.
-            planner.regions.find(offset, &words);
-        }
-        planner.restore_backends(&actual, in_use);
-        planner.restore_services(&actual, in_use);
+    /// An earlier agent's tables have a region at `offset`.
+    pub fn find_region(&mut self, offset: u32, words: &[u64]) {
+        // One that cannot be a region is named by nobody's words for long: its service gets a new region
+        // when it is planned.
+        self.regions.find(offset, words);
+    }
+
+    /// Begins with tables that hold `actual`, while flows name `in_use`; their regions are
+    /// [found](Self::find_region) before anything is planned.
+    pub fn restore(&mut self, mut actual: Actual, in_use: &InUse) {
+        self.is_restoring = true;
+        self.restore_backends(&actual, in_use);
+        self.restore_services(&actual, in_use);
         for key in actual.frontends.keys() {
             match node_port_bit(key) {
-                Some(bit) => planner.node_port_bits.set(bit),
-                None => planner.service_bits.set(service_bit(key.address())),
+                Some(bit) => self.node_port_bits.set(bit),
+                None => self.service_bits.set(service_bit(key.address())),
             };
         }
-        planner.ranges = PublishedRanges::restore(std::mem::take(&mut actual.source_ranges));
-        planner.frontends = Frontends::restore(actual.frontends);
-        planner
+        self.ranges = PublishedRanges::restore(std::mem::take(&mut actual.source_ranges));
+        self.frontends = Frontends::restore(actual.frontends);
     }
 
     fn restore_backends(&mut self, actual: &Actual, in_use: &InUse) {
@@ -115,7 +115,6 @@ impl Planner {
         let unclaimed: Vec<BackendId> = self
             .backends
             .live()
-            .map(|(id, _)| id)
             .filter(|id| {
                 let state = self.states.get(id.index() as usize);
                 state.is_some_and(|state| state.references == 0)

@@ -74,11 +74,13 @@ fn sweep(planner: &mut Planner, memory: &mut Memory) {
 
 fn restart(memory: &mut Memory) -> Planner {
     memory.wait_for_readers().unwrap();
-    Planner::restore(
-        memory.capacity(),
-        memory.read_all().unwrap(),
-        &memory.in_use,
-    )
+    let mut planner = Planner::new(memory.capacity());
+    let actual = memory.read_all().unwrap();
+    for (&offset, words) in &actual.regions {
+        planner.find_region(offset, words);
+    }
+    planner.restore(actual, &memory.in_use);
+    planner
 }
 
 fn web() -> World {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataplane::memory::{Flaky, Memory};
-use crate::dataplane::{Actual, Capacity, CutStep, InUse, UdpPair};
+use crate::dataplane::{Actual, Capacity, CutStep, InUse, ServiceWords, UdpPair};
 use crate::plan::tests::fixture::{World, endpoint, name, service, slice};
 use crate::plan::tests::random::{Event, event, happen};
 
@@ -43,8 +43,16 @@ impl Dataplane for Checked {
         self.0.wait_for_readers()
     }
 
-    fn read_all(&self) -> Result<Actual, DataplaneError> {
-        self.0.read_all()
+    fn read_tables(&self) -> Result<Actual, DataplaneError> {
+        self.0.read_tables()
+    }
+
+    fn read_regions(
+        &self,
+        services: &ServiceWords,
+        each: &mut dyn FnMut(u32, &[u64]),
+    ) -> Result<(), DataplaneError> {
+        self.0.read_regions(services, each)
     }
 
     fn ids_in_use(&self) -> Result<InUse, DataplaneError> {

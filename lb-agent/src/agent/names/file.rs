@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::model::name::ObjectName;
 use crate::plan::NodeView;
 use crate::plan::names::{Head, ServiceNames};
 use crate::plan::snapshot::ServiceSnapshot;
-use crate::state_file::{Replacement, write_line};
+use crate::state_file::{BUFFER, Replacement, write_line};
 
 /// Bytes of appended lines that are never worth writing the file anew.
 const LEAST: u64 = 1 << 16;
@@ -143,13 +143,16 @@ impl Content {
         node: &NodeView<'_>,
         changes: Changes,
     ) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).open(path)?;
+        let file = OpenOptions::new().append(true).open(path)?;
         if file.metadata()?.len() != self.length {
             return Err(io::Error::other("somebody else has written to it"));
         }
+        // After a listing all lines together are as large as the file.
+        let mut out = BufWriter::with_capacity(BUFFER, file);
         let mut text = Vec::new();
+        let mut offset = self.length;
         for (name, snapshot) in changes {
-            let begin = text.len();
+            text.clear();
             let is_gone = snapshot.is_none();
             let line = match snapshot {
                 Some(snapshot) => snapshot.names(node),
@@ -160,15 +163,18 @@ impl Content {
                 },
             };
             write_line(&mut text, &line)?;
+            out.write_all(&text)?;
+            let length = text.len();
             let span = Span {
-                offset: self.length + begin as u64,
-                length: text.len() - begin,
+                offset,
+                length,
                 is_gone,
             };
             self.appended.insert(name, span);
+            offset += length as u64;
         }
-        file.write_all(&text)?;
-        self.length += text.len() as u64;
+        out.flush()?;
+        self.length = offset;
         Ok(())
     }
 }
@@ -186,7 +192,7 @@ fn merge(
         Newest::Changed(snapshot) => write_names(out, snapshot, node),
         Newest::Appended(span) => copy(out, old, span),
     };
-    let mut lines = BufReader::with_capacity(1 << 16, old.take(ordered));
+    let mut lines = BufReader::with_capacity(BUFFER, old.take(ordered));
     let mut line = Vec::new();
     lines.read_until(b'\n', &mut line)?;
     loop {

@@ -1,5 +1,7 @@
 //! Ids never alias.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
