@@ -227,7 +227,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .explained("One known flow"),
     Requirement::new("established, one flow, IPv4", "XDP", Limit::Ratio(ONE_FLOW))
         .than("the minimal balancer without a table", "minimal, no table")
-        .rows("datapath", &["established, one flow, IPv4"], COST)
+        .rows("datapath", &["XDP, established, one flow, IPv4"], COST)
         .explained("XDP"),
     Requirement::new(
         "established, 64 k flows, IPv4",
@@ -259,7 +259,11 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .explained("New flows"),
     Requirement::new("every packet a new flow", "XDP", Limit::Ratio(NEW_FLOW))
         .than("the same on the kernel's LRU hash", LRU)
-        .rows("datapath", &["XDP, every packet a new flow"], COST)
+        .rows(
+            "datapath",
+            &["XDP, every packet a new flow", "XDP, SYN flood"],
+            COST,
+        )
         .explained("New flows"),
     Requirement::new("SYN flood", "tc", Limit::Ratio(NEW_FLOW))
         .than("the same on the kernel's LRU hash", LRU)
@@ -275,7 +279,7 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
         .explained("IPv6"),
     Requirement::new("IPv6", "XDP", Limit::Ratio(VERSIONS))
         .than("IPv4", "the same, IPv4")
-        .rows("datapath", &["established"], COST)
+        .rows("datapath", &["XDP, established"], COST)
         .explained("IPv6"),
     Requirement::new(
         "a packet of no service, 1 to 50 000 services",

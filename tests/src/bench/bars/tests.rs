@@ -59,6 +59,36 @@ fn a_requirement_is_judged_by_rows_of_its_own_path_alone() {
 }
 
 #[test]
+fn what_is_asked_of_xdp_is_judged_by_its_own_cases() {
+    let row = |case: &str, contender: &str, ratio| Row {
+        group: "datapath".into(),
+        case: case.into(),
+        contender: contender.into(),
+        metric: COST.into(),
+        baseline: Some("the same, IPv4".into()),
+        ratio: Some(ratio),
+        ..Row::default()
+    };
+    let kept = Kept {
+        rows: vec![
+            row("established, 4 k flows, IPv6 TCP", "steerage", 1.3),
+            row("XDP, established, 4 k flows, IPv6 TCP", "steerage, XDP", 1.1),
+        ],
+        ..Kept::default()
+    };
+    let standing = |path| {
+        let is_it = |it: &&Requirement| it.what == "IPv6" && it.path == path;
+        REQUIREMENTS.iter().find(is_it).unwrap().standing(&kept)
+    };
+    let xdp = standing("XDP");
+    assert!(matches!(xdp, Standing::Met { .. }), "{xdp:?}");
+    let Standing::Missed { of, .. } = standing("tc") else {
+        panic!("1.3 is more than 1.25");
+    };
+    assert_eq!(of, 1);
+}
+
+#[test]
 fn what_waits_for_a_path_is_not_taken_for_met() {
     assert_eq!(connect("socket").standing(&run(&[1.0])), Standing::NoPath);
     assert_eq!(connect("tc").standing(&run(&[])), Standing::NotMeasured);
