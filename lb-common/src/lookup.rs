@@ -120,15 +120,26 @@ pub fn in_service_cidr<F: Family>(tables: &impl Tables, address: F::Address) -> 
     in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, Cidr::<F>::FIRST_WORD, address)
 }
 
-/// The same, without a call where there is at most one, as in most clusters.
+/// The same, without a call where there is at most one, as in most clusters. Without `asks_all`, who calls
+/// knows that there are not more.
 #[inline(always)]
-pub fn in_few_service_cidrs<F: Family>(tables: &impl Tables, address: F::Address) -> bool {
+pub fn in_few_service_cidrs<F: Family>(
+    tables: &impl Tables,
+    address: F::Address,
+    asks_all: bool,
+) -> bool {
     let first = Cidr::<F>::FIRST_WORD;
     match count_of::<F>(tables.config(SERVICE_CIDR_COUNTS)) {
         0 => false,
         1 => Cidr::<F>::read_from(first, 0, |word| tables.config(word)).contains(address),
-        _ => in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, first, address),
+        _ => asks_all && in_cidrs::<F>(tables, SERVICE_CIDR_COUNTS, first, address),
     }
+}
+
+/// Whether there is more than one service CIDR of the family.
+#[inline(always)]
+pub fn has_many_service_cidrs<F: Family>(tables: &impl Tables) -> bool {
+    count_of::<F>(tables.config(SERVICE_CIDR_COUNTS)) > 1
 }
 
 /// Whether `address` is in a cluster CIDR.

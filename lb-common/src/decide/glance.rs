@@ -149,9 +149,13 @@ pub(super) fn tell<F: Family, S: Side>(
     let tuple = tuple::<F>(from, protocol);
     let concerns = concerns::<F, S>(&tuple, tables);
     if !concerns {
-        if S::HOOK == Hook::Ingress && lookup::in_few_service_cidrs::<F>(tables, tuple.destination)
-        {
-            return told(Glance::clear(Verdict::drop(Reason::UnallocatedAddress)));
+        if S::HOOK == Hook::Ingress {
+            if !S::ASKS_ALL_CIDRS && lookup::has_many_service_cidrs::<F>(tables) {
+                return unclear(onward::may_be_answer(tables, &tuple));
+            }
+            if lookup::in_few_service_cidrs::<F>(tables, tuple.destination, S::ASKS_ALL_CIDRS) {
+                return told(Glance::clear(Verdict::drop(Reason::UnallocatedAddress)));
+            }
         }
         if S::HOOK == Hook::Egress || !onward::may_be_answer(tables, &tuple) {
             return told(Glance::clear(Verdict::pass(Reason::NotService)));

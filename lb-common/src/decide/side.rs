@@ -18,6 +18,9 @@ pub trait Side {
     const KEEPS_PORT: bool = false;
     /// Whether this host has made the packets, which may dial services then.
     const IS_OF_HOST: bool = false;
+    /// Whether more can be asked than at most one service CIDR: of the programs for frames, the first has
+    /// not the stack for it, and another one behind it.
+    const ASKS_ALL_CIDRS: bool = true;
 }
 
 /// What a pod sends.
@@ -58,6 +61,7 @@ impl Side for FromUplinkFrame {
     const ROLE: Role = Role::Uplink;
     const HOOK: Hook = Hook::Ingress;
     const KEEPS_PORT: bool = true;
+    const ASKS_ALL_CIDRS: bool = false;
 }
 
 impl Side for ToUplink {

@@ -14,8 +14,8 @@
 //! flow or move its state is worth a [second look](super::enter()).
 
 use super::glance::{PORTS_END_V4, PORTS_END_V6, bare, l4, plain, tell};
-use super::side::Side;
-use super::{Action, FromUplink, ToUplink, ToWorkload};
+use super::side::{FromUplinkFrame, Side};
+use super::{Action, ToUplink, ToWorkload};
 use crate::checksum::{Sum, update};
 use crate::crc32c;
 use crate::family::Family;
@@ -205,7 +205,7 @@ fn arrive<F: Family, P: PacketRewrite>(
             Fate::Left
         };
     };
-    let told = tell::<F, FromUplink>(packet, protocol, &from, now, tables);
+    let told = tell::<F, FromUplinkFrame>(packet, protocol, &from, now, tables);
     let verdict = told.glance.verdict;
     if !told.glance.is_clear && told.may_tell_more {
         return Fate::Unclear;
