@@ -46,7 +46,7 @@ impl Sum {
     /// Adds another sum.
     #[must_use]
     #[inline(always)]
-    pub fn sum(self, other: Self) -> Self {
+    pub const fn sum(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))
     }
 

@@ -30,7 +30,7 @@ mod transit;
 pub use self::glance::{Glance, glance, glance_of};
 pub use self::passage::{Passage, enter, leave};
 pub use self::side::{FromHost, FromUplink, FromWorkload, Side, ToUplink, ToWorkload};
-pub use self::transit::{Fate, Macs, Transit, Way, Ways, transit};
+pub use self::transit::{Fate, Transit, Way, Ways, transit};
 
 use crate::conntrack::{Event, State};
 use crate::family::Family;

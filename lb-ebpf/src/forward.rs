@@ -4,10 +4,11 @@ use core::ptr;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_check_mtu, bpf_fib_lookup, bpf_get_prandom_u32};
-use lb_common::decide::{Macs, Way, Ways};
+use lb_common::decide::{Way, Ways};
 use lb_common::family::Family;
 use lb_common::onward::{Answer, Hop, Question, Routes};
 use lb_common::table::device::DeviceRecord;
+use lb_common::wire::ethernet::Macs;
 
 use crate::device;
 use crate::frame::XdpFrame;

@@ -1,6 +1,6 @@
 //! One frame's way on the host: what the kernel's XDP program does, over bytes in memory.
 
-use lb_common::decide::{Fate, Macs, Passage, Transit, Way, Ways, enter, leave, transit};
+use lb_common::decide::{Fate, Passage, Transit, Way, Ways, enter, leave, transit};
 use lb_common::family::{Family, V4, V6};
 use lb_common::id::Seconds;
 use lb_common::onward::{Answer, Question, Routes as _};
@@ -10,6 +10,7 @@ use lb_common::room::Room;
 use lb_common::table::device::DeviceRecord;
 use lb_common::tables::Tables as _;
 use lb_common::verdict::Reason;
+use lb_common::wire::ethernet::Macs;
 
 use crate::tables::MemoryTables;
 

@@ -82,7 +82,9 @@ fn host(stage: &Stage, number: u8) -> Result<Hosted> {
     let tcp = TcpServer::start(&node.ns, "node2", TARGET)?;
     let exposure = Exposure::everywhere(number);
     let service = Service::new(&format!("hosted-{number}"), number).on(PORT, TARGET);
-    let service = service.to([Endpoint::of_host(node)]).exposed(exposure.clone());
+    let service = service
+        .to([Endpoint::of_host(node)])
+        .exposed(exposure.clone());
     stage.cluster.manifests.write(&service)?;
     let port = exposure.node_port.context("a node port")?;
     let nodes = stage.cluster.lab.node(1).addresses();

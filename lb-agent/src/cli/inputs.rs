@@ -91,6 +91,10 @@ pub struct FlowInput {
 
 /// A device with programs.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts of a device, each of which may hold without the others"
+)]
 pub struct DeviceInput {
     /// Interface index.
     pub index: u32,

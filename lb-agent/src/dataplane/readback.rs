@@ -91,11 +91,7 @@ impl TableReader {
     }
 
     /// Hands over each region that `services` name.
-    pub fn read_regions(
-        &self,
-        services: &ServiceWords,
-        mut each: impl FnMut(u32, &[u64]),
-    ) {
+    pub fn read_regions(&self, services: &ServiceWords, mut each: impl FnMut(u32, &[u64])) {
         for offset in named_regions(services) {
             if let Some(region) = self.region(offset) {
                 each(offset, &region);

@@ -30,7 +30,7 @@ pub const fn openness(setting: Redirect, clearness: Result<(), Closed>) -> Resul
 
 /// Whether nobody else looks at what the device brings; `has_strangers` says whether programs of others are
 /// on the hook.
-pub fn clearness(device: &Device, has_strangers: bool) -> Result<(), Closed> {
+pub const fn clearness(device: &Device, has_strangers: bool) -> Result<(), Closed> {
     if device.master.is_some() {
         Err(Closed::Port)
     } else if has_strangers {

@@ -29,6 +29,7 @@ use crate::room::Room;
 use crate::table::device::{DeviceRecord, Role, Takes};
 use crate::tables::Tables;
 use crate::verdict::Reason;
+use crate::wire::ethernet::Macs;
 use crate::wire::{sctp, tcp, udp};
 
 /// What there is to know around a frame.
@@ -52,36 +53,6 @@ pub trait Ways {
     /// Whether a flow may begin without tc. Not every one may: only what the host sends has it ask a stale
     /// neighbour whether it is still there.
     fn may_begin(&mut self) -> bool;
-}
-
-/// The MACs that a frame begins with. As numbers: bytes would be copied one by one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Macs {
-    start: u64,
-    end: u32,
-}
-
-impl Macs {
-    /// Those with these bytes.
-    #[must_use]
-    #[inline(always)]
-    pub const fn of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]) -> Self {
-        Self {
-            start: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            end: u32::from_be_bytes([i, j, k, l]),
-        }
-    }
-
-    /// The same of two bytes each, as big-endian values.
-    #[must_use]
-    #[inline(always)]
-    pub fn of_halves([a, b, c, d, e, f]: [u16; 6]) -> Self {
-        let [a, b, c, d] = [a, b, c, d].map(u64::from);
-        Self {
-            start: a << 48 | b << 32 | c << 16 | d,
-            end: u32::from(e) << 16 | u32::from(f),
-        }
-    }
 }
 
 /// The way of a packet to its next hop.

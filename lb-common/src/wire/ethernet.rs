@@ -35,3 +35,35 @@ pub const fn is_to_group(addresses: [u8; 12]) -> bool {
     let [first, ..] = addresses;
     first & 1 != 0
 }
+
+/// The MACs that a frame begins with. As numbers: bytes would be copied one by one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Macs {
+    /// The first eight bytes, as a big-endian value.
+    pub(crate) start: u64,
+    /// The last four.
+    pub(crate) end: u32,
+}
+
+impl Macs {
+    /// Those with these bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]) -> Self {
+        Self {
+            start: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            end: u32::from_be_bytes([i, j, k, l]),
+        }
+    }
+
+    /// The same of two bytes each, as big-endian values.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_halves([a, b, c, d, e, f]: [u16; 6]) -> Self {
+        let [a, b, c, d] = [a, b, c, d].map(u64::from);
+        Self {
+            start: a << 48 | b << 32 | c << 16 | d,
+            end: u32::from(e) << 16 | u32::from(f),
+        }
+    }
+}

@@ -72,7 +72,11 @@ fn what_is_asked_of_xdp_is_judged_by_its_own_cases() {
     let kept = Kept {
         rows: vec![
             row("established, 4 k flows, IPv6 TCP", "steerage", 1.3),
-            row("XDP, established, 4 k flows, IPv6 TCP", "steerage, XDP", 1.1),
+            row(
+                "XDP, established, 4 k flows, IPv6 TCP",
+                "steerage, XDP",
+                1.1,
+            ),
         ],
         ..Kept::default()
     };
